@@ -1,0 +1,214 @@
+"""Prompt checkpoints: reading the authors' files and ours, writing ours."""
+
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from torch import Tensor, nn
+
+from AnomalyCLIP_lib.backbone import CHECKPOINTS, OPENAI_NAMES, PAPER_BACKBONE, Backbone
+from AnomalyCLIP_lib.errors import InputError
+from AnomalyCLIP_lib.files import atomic_write
+from AnomalyCLIP_lib.settings import Settings
+from prompt_ensemble import PromptLearner
+
+FORMAT_VERSION = 1
+# The authors named their folders after the dataset tested: the first is trained on VisA, the second on MVTec AD.
+TRAINED_ON_FOLDERS = {
+    "visa": ("trained_on_visa", "9_12_4_multiscale"),
+    "mvtec": ("trained_on_mvtec", "9_12_4_multiscale_visa"),
+}
+_DEEP_TOKEN = re.compile(r"compound_prompts_text\.(\d+)")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The content of a checkpoint file, checked for shape and finite values.
+
+    Attributes:
+        path: where it was read from.
+        prompts: ctx_pos, ctx_neg and compound_prompts_text.{i}; the buffers too, where the file has them.
+        settings: ours beside the prompts; empty for a file of the authors, but for the prompt sizes.
+        trained_on: the training dataset's label, where the file says so.
+    """
+
+    path: Path
+    prompts: dict[str, Tensor]
+    settings: dict[str, Any]
+
+    @property
+    def trained_on(self) -> str | None:
+        return self.settings.get("train_dataset")
+
+    @property
+    def width(self) -> int:
+        return self.prompts["ctx_pos"].shape[3]
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a prompt checkpoint; nothing but tensors and plain types is ever unpickled.
+
+    Raises:
+        InputError: the file is missing, is no checkpoint, lacks keys or holds values that are not finite.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"The checkpoint {path} does not exist; check the path.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip and torch each have error types of their own
+        raise InputError(
+            f"{path} is not a prompt checkpoint (torch could not read it as tensors and plain values: it may be a "
+            "web page saved by mistake, cut short, or hold code); download it again or train one with train.py."
+        ) from error
+    state = content.get("prompt_learner") if isinstance(content, dict) else None
+    if not isinstance(state, dict):
+        raise InputError(f"The checkpoint {path} has no 'prompt_learner' entry; give a file written by train.py.")
+    settings = content.get("settings", {})
+    if not isinstance(settings, dict):
+        raise InputError(f"The settings in the checkpoint {path} are not a table; the file is damaged, use another.")
+    prompts = {key: value for key, value in state.items() if not key.startswith("compound_prompt_projections")}
+    return Checkpoint(path, prompts, settings | _prompt_sizes(prompts, path))
+
+
+def _prompt_sizes(prompts: Mapping[str, Any], path: Path) -> dict[str, int]:
+    """n_ctx, depth and t_n_ctx from the shapes, which are right where settings are missing."""
+    for key in ("ctx_pos", "ctx_neg"):
+        if key not in prompts:
+            raise InputError(f"The checkpoint {path} lacks the prompt tensor {key}; give a complete checkpoint.")
+    for key, value in prompts.items():
+        if not isinstance(value, Tensor):
+            raise InputError(f"The entry {key} of the checkpoint {path} is no tensor; the file is damaged.")
+        if value.is_floating_point() and not value.isfinite().all():
+            raise InputError(
+                f"The prompts in {path} hold values that are not finite ({key}): training diverged or the file is "
+                "damaged; use another checkpoint."
+            )
+    shape = prompts["ctx_pos"].shape
+    deep = sorted(int(match[1]) for key in prompts if (match := _DEEP_TOKEN.fullmatch(key)))
+    deep_shapes = {tuple(prompts[f"compound_prompts_text.{index}"].shape) for index in deep}
+    consistent = (
+        len(shape) == 4
+        and shape[:2] == (1, 1)
+        and prompts["ctx_neg"].shape == shape
+        and deep == list(range(len(deep)))
+        and all(len(deep_shape) == 2 and deep_shape[1] == shape[3] for deep_shape in deep_shapes)
+        and len(deep_shapes) <= 1
+    )
+    if not consistent:
+        raise InputError(f"The prompt tensors in {path} have shapes that do not belong together; the file is damaged.")
+    sizes = {"n_ctx": shape[2], "depth": len(deep) + 1}
+    return sizes | {"t_n_ctx": deep_shape[0] for deep_shape in deep_shapes}
+
+
+def fill_prompt_learner(
+    prompt_learner: PromptLearner, checkpoint: Checkpoint, token_embedding: nn.Embedding, backbone: Backbone
+) -> None:
+    """Copy the checkpoint's tensors into a prompt learner of the same sizes.
+
+    A file that carries token buffers keeps its own words; they also show whether the prompts were learned on
+    these CLIP weights.
+
+    Raises:
+        InputError: the prompts belong to a text tower of another width, or to other weights.
+    """
+    if checkpoint.width != backbone.text_width:
+        raise InputError(
+            f"The prompts in {checkpoint.path} are {checkpoint.width} wide, but backbone {backbone.name} has text "
+            f"width {backbone.text_width}; choose the --backbone that they were learned on."
+        )
+    state = prompt_learner.state_dict()
+    state |= {key: value for key, value in checkpoint.prompts.items() if key in state}
+    for key, value in prompt_learner.state_dict().items():
+        if state[key].shape != value.shape:
+            raise InputError(f"The entry {key} of {checkpoint.path} has a wrong shape; the file is damaged.")
+    n_ctx = prompt_learner.ctx_pos.shape[2]
+    for sign in ("pos", "neg"):
+        expected = token_embedding(state[f"tokenized_prompts_{sign}"].long())  # (1, 1, 77, W)
+        stored = {"prefix": expected[:, :, :1], "suffix": expected[:, :, 1 + n_ctx :]}
+        # released files went through fp16, hence the tolerance of half a unit in its last place, and a bit
+        if not all(
+            torch.allclose(state[f"token_{part}_{sign}"].float(), value, rtol=2e-3, atol=1e-5)
+            for part, value in stored.items()
+        ):
+            raise InputError(
+                f"The prompts in {checkpoint.path} were learned on other CLIP weights than these of {backbone.name}; "
+                "give the matching --backbone and --pretrained."
+            )
+    prompt_learner.load_state_dict(state)
+
+
+def write_checkpoint(path: str | Path, prompt_learner: PromptLearner, settings: Mapping[str, Any], epoch: int) -> None:
+    """Write `{"prompt_learner", "settings", "epoch"}`, atomically; equal content gives equal bytes.
+
+    Args:
+        path: the file, in a folder that exists.
+        settings: plain types only, from `describe_training`.
+        epoch: epochs done.
+    """
+    state = {key: value.detach().cpu().contiguous() for key, value in prompt_learner.state_dict().items()}
+    buffer = io.BytesIO()  # torch writes the file's own name into the archive; a buffer has none
+    torch.save({"prompt_learner": state, "settings": dict(settings), "epoch": epoch}, buffer)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+
+
+def describe_training(
+    settings: Settings, backbone: Backbone, fingerprint: str, pretrained: str | None, training: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The settings entry of our checkpoints: plain types, no time, no absolute path.
+
+    Args:
+        fingerprint: of the CLIP weights, from `backbone.fingerprint`.
+        pretrained: open_clip's tag; None where the weights came from a local file or are the demo's.
+        training: dataset label and hash, epochs, learning rate, batch size, seed, mask threshold.
+    """
+    return {
+        "format": FORMAT_VERSION,
+        "backbone": backbone.description(),
+        "pretrained": pretrained,
+        "fingerprint": fingerprint,
+        **settings.plain(),
+        **training,
+        "versions": {"torch": str(torch.__version__), "open_clip": open_clip.__version__},
+    }
+
+
+def find_prompts(backbone: Backbone, tested_dataset: str | None = None) -> Path | None:
+    """The newest prompts in checkpoints/ for this backbone, or None.
+
+    VisA-trained prompts for MVTec AD; MVTec-trained ones for everything else, as in the paper. A single image
+    may use either, MVTec-trained first.
+    """
+    if tested_dataset == "mvtec":
+        order = ["visa"]
+    elif tested_dataset is None:
+        order = ["mvtec", "visa"]
+    else:
+        order = ["mvtec"]
+    for trained_on in order:
+        for folder in TRAINED_ON_FOLDERS[trained_on]:
+            for path in _newest_first(CHECKPOINTS / folder):
+                if _fits(path, backbone):
+                    return path
+    return None
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    numbered = [(int(match[1]), path) for path in folder.glob("epoch_*.pth") if (match := re.search(r"(\d+)$", path.stem))]
+    return [path for _, path in sorted(numbered, reverse=True)]
+
+
+def _fits(path: Path, backbone: Backbone) -> bool:
+    try:
+        saved = read_checkpoint(path).settings
+    except InputError:
+        return False
+    if "backbone" not in saved:  # a released file: always the paper's backbone
+        return backbone.name == OPENAI_NAMES[PAPER_BACKBONE]
+    return saved["backbone"] == backbone.description()

@@ -1,0 +1,155 @@
+"""From names and files to a model that is ready to score: the one place where the pieces are put together."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from AnomalyCLIP_lib.backbone import (
+    DEMO_FOLDER,
+    PAPER_BACKBONE,
+    Backbone,
+    backbone_from_description,
+    find_backbone,
+    fingerprint,
+    load_clip,
+    text_tower,
+    tokenize,
+    weight_file,
+)
+from AnomalyCLIP_lib.checkpoint import Checkpoint, fill_prompt_learner, find_prompts, read_checkpoint
+from AnomalyCLIP_lib.device import prepare_precision, resolve_device
+from AnomalyCLIP_lib.errors import InputError
+from AnomalyCLIP_lib.model import AnomalyCLIP, Provenance
+from AnomalyCLIP_lib.settings import resolve_settings
+from prompt_ensemble import HandwrittenPrompts, PromptLearner
+
+HANDWRITTEN = "handwritten"
+
+
+def load(
+    backbone: str | None = None,
+    pretrained: str | None = None,
+    checkpoint: str | Path | None = None,
+    image_size: int | None = None,
+    features_list: list[int] | tuple[int, ...] | None = None,
+    device: str = "auto",
+    precision: str | None = None,
+    *,
+    cache_dir: str | None = None,
+    tested_dataset: str | None = None,
+    **settings: Any,
+) -> AnomalyCLIP:
+    """Load CLIP, the prompts and the settings.
+
+    Every argument left at None is taken from the checkpoint, else from the backbone.
+
+    Args:
+        backbone: the paper's name ("ViT-L/14@336px", the default), an open_clip name, the path of an open_clip
+            model-config JSON, or "demo": the small CLIP that comes with this repository.
+        pretrained: an open_clip tag (default "openai") or a local weight file: OpenAI's TorchScript .pt, a state
+            dict .pt/.pth, or .safetensors.
+        checkpoint: a prompt checkpoint (the authors' or ours) or "handwritten"; None: the demo's own prompts for
+            the demo backbone, else prompts found in checkpoints/, else none.
+        image_size: S in pixels, a multiple of the patch size.
+        features_list: 1-based block numbers that give patch features.
+        device: "auto", "cpu", "cuda", "cuda:1", ...
+        precision: "fp32" (default), "tf32", "bf16" or "fp16".
+        cache_dir: where downloaded weights are kept.
+        tested_dataset: label of the dataset to be tested; decides which prompts in checkpoints/ are used.
+        **settings: feature_map_layer, dpam, dpam_layer, n_ctx, depth, t_n_ctx, sigma.
+
+    Raises:
+        InputError: anything given does not exist or does not fit.
+    """
+    typed = {**settings, "image_size": image_size, "features_list": features_list, "precision": precision}
+    architecture, saved = _find_parts(backbone, checkpoint, tested_dataset)
+    handwritten = checkpoint == HANDWRITTEN
+    return _build(architecture, pretrained, saved, handwritten, False, typed, device, cache_dir)
+
+
+def load_for_training(
+    backbone: str | None,
+    pretrained: str | None,
+    init_from: str | Path | None,
+    typed: Mapping[str, Any],
+    device: str = "auto",
+    cache_dir: str | None = None,
+) -> AnomalyCLIP:
+    """As `load`, with freshly drawn prompts, or those of the checkpoint `init_from` as a start.
+
+    Args:
+        typed: values of `settings.Settings` that the user gave; None means "not given".
+    """
+    saved = read_checkpoint(init_from) if init_from is not None else None
+    architecture = _architecture(backbone, saved)
+    return _build(architecture, pretrained, saved, False, True, typed, device, cache_dir)
+
+
+def weights_at_hand(backbone: Backbone, pretrained: str | None = None, cache_dir: str | None = None) -> bool:
+    """Whether the weights of this backbone load without a network."""
+    try:
+        return weight_file(backbone, pretrained, cache_dir, download=False).is_file()
+    except InputError:
+        return False
+
+
+def _find_parts(
+    backbone: str | None, checkpoint: str | Path | None, tested_dataset: str | None
+) -> tuple[Backbone, Checkpoint | None]:
+    if checkpoint == HANDWRITTEN:
+        return find_backbone(backbone or PAPER_BACKBONE), None
+    if checkpoint is not None:
+        saved = read_checkpoint(checkpoint)
+        return _architecture(backbone, saved), saved
+    architecture = find_backbone(backbone or PAPER_BACKBONE)
+    path = DEMO_FOLDER / "prompts.pth" if architecture.is_demo else find_prompts(architecture, tested_dataset)
+    return architecture, read_checkpoint(path) if path is not None else None
+
+
+def _architecture(backbone: str | None, saved: Checkpoint | None) -> Backbone:
+    recorded = saved.settings.get("backbone") if saved is not None else None
+    if saved is None or recorded is None:
+        return find_backbone(backbone or PAPER_BACKBONE)
+    architecture = backbone_from_description(recorded, saved.path)
+    if backbone is not None and find_backbone(backbone).config != architecture.config:
+        raise InputError(
+            f"--backbone {backbone} contradicts {saved.path}, whose prompts were learned on {architecture.name}; "
+            "leave --backbone away or give another checkpoint."
+        )
+    return architecture
+
+
+def _build(
+    architecture: Backbone,
+    pretrained: str | None,
+    saved: Checkpoint | None,
+    handwritten: bool,
+    training: bool,
+    typed: Mapping[str, Any],
+    device: str,
+    cache_dir: str | None,
+) -> AnomalyCLIP:
+    place = resolve_device(device)
+    source = str(saved.path) if saved is not None else "the checkpoint"
+    settings, notices = resolve_settings(typed, saved.settings if saved is not None else None, architecture, source)
+    prepare_precision(settings.precision, place)
+    if saved is not None and pretrained is None:
+        pretrained = saved.settings.get("pretrained")
+    clip = load_clip(architecture, pretrained, cache_dir)
+    weights = fingerprint(clip)
+    if saved is not None and saved.settings.get("fingerprint", weights) != weights:
+        raise InputError(
+            f"The prompts in {saved.path} were learned on other weights of {architecture.name} than these; give the "
+            "weights that they were learned on by --pretrained."
+        )
+    token_embedding = text_tower(clip).token_embedding
+    prompts = None
+    if handwritten:
+        prompts = HandwrittenPrompts(token_embedding, tokenize)
+    elif saved is not None or training:
+        prompts = PromptLearner(token_embedding, tokenize, settings.n_ctx, settings.depth, settings.t_n_ctx)
+        if saved is not None:
+            fill_prompt_learner(prompts, saved, token_embedding, architecture)
+    tag = None if pretrained is not None and Path(pretrained).is_file() else pretrained
+    provenance = Provenance(weights, tag, saved, tuple(notices))
+    return AnomalyCLIP(clip, architecture, settings, prompts, provenance).to(place).eval()

@@ -1,0 +1,165 @@
+"""Model settings: what the user typed, what the checkpoint says, what the backbone implies, in this order."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, Backbone
+from AnomalyCLIP_lib.errors import InputError
+from AnomalyCLIP_lib.visual_encoder import DPAM_VARIANTS
+
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+
+# Learned tokens have these shapes, so another value is a mistake; everything else may be varied on purpose.
+PROMPT_SIZES = ("n_ctx", "depth", "t_n_ctx")
+PAPER_IMAGE_SIZE = 518
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides what the model computes, besides weights and prompts.
+
+    Attributes:
+        image_size: S, pixels; a multiple of the patch size.
+        features_list: 1-based numbers of the blocks that give patch features.
+        feature_map_layer: 0-based positions in features_list of the maps that count; None: all of them.
+        dpam: "vv", "qq", "kk" or "none".
+        dpam_layer: n gives the last n - 1 blocks a local path.
+        n_ctx: learnable words per prompt.
+        depth: text blocks 2..depth receive deep tokens.
+        t_n_ctx: deep tokens per block.
+        sigma: standard deviation of the map's Gaussian filter, pixels.
+        precision: "fp32", "tf32" (CUDA only), "bf16" or "fp16" of the image encoder.
+    """
+
+    image_size: int
+    features_list: tuple[int, ...]
+    feature_map_layer: tuple[int, ...] | None
+    dpam: str
+    dpam_layer: int
+    n_ctx: int
+    depth: int
+    t_n_ctx: int
+    sigma: float
+    precision: str
+
+    def map_positions(self) -> list[int]:
+        """Positions in features_list whose maps count in the loss and the anomaly map."""
+        count = len(self.features_list)
+        if self.feature_map_layer is None:
+            return list(range(count))
+        return [position for position in self.feature_map_layer if position < count]
+
+    def plain(self) -> dict[str, Any]:
+        """As plain types, for checkpoints and JSON."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+SETTING_NAMES = tuple(field.name for field in fields(Settings))
+
+
+def default_settings(backbone: Backbone) -> Settings:
+    """The paper's settings, carried over to a backbone of another depth and patch size."""
+    layers, patch = backbone.vision_layers, backbone.patch_size
+    values: dict[str, Any] = {
+        "image_size": max(PAPER_IMAGE_SIZE // patch, 1) * patch,
+        "features_list": (layers,),
+        "feature_map_layer": None,
+        "dpam": "vv",
+        "dpam_layer": min(layers - layers // 4 + 2, layers + 1),
+        "n_ctx": 12,
+        "depth": min(9, backbone.text_layers),
+        "t_n_ctx": 4,
+        "sigma": 4.0,
+        "precision": "fp32",
+    }
+    return Settings(**values | _typed_values(backbone.defaults))
+
+
+def resolve_settings(
+    typed: Mapping[str, Any], saved: Mapping[str, Any] | None, backbone: Backbone, source: str = "the checkpoint"
+) -> tuple[Settings, list[str]]:
+    """Merge the three sources and check the result.
+
+    Args:
+        typed: values from the command line or the caller; None means "not given".
+        saved: values that a checkpoint carries (the sizes only, for a released one); None without a checkpoint.
+        backbone: gives the defaults and the limits.
+        source: how messages call the checkpoint.
+
+    Returns:
+        the settings and notices: one sentence per typed value that departs from the checkpoint's.
+
+    Raises:
+        InputError: a value is out of range, or contradicts the shapes of the checkpoint's prompts.
+    """
+    given = _typed_values(typed)
+    kept = _typed_values(saved or {})
+    if "features_list" in given and "feature_map_layer" not in given:
+        kept.pop("feature_map_layer", None)  # positions in a list that is no longer used
+    notices = []
+    for name, value in given.items():
+        if name not in kept or kept[name] == value:
+            continue
+        if name in PROMPT_SIZES:
+            raise InputError(
+                f"--{name} {value} contradicts {source}, whose prompts were learned with {name} {kept[name]}; "
+                f"leave --{name} away or give another checkpoint."
+            )
+        notices.append(f"{name} {_text(value)} replaces {_text(kept[name])}, which {source} was trained with.")
+    settings = Settings(**default_settings(backbone).__dict__ | kept | given)
+    _check(settings, backbone)
+    return settings, notices
+
+
+def _typed_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Known settings that are given (not None), lists as tuples."""
+    known = {name: values[name] for name in SETTING_NAMES if values.get(name) is not None}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
+
+
+def _text(value: Any) -> str:
+    return " ".join(str(part) for part in value) if isinstance(value, tuple) else str(value)
+
+
+def _check(settings: Settings, backbone: Backbone) -> None:
+    layers, patch = backbone.vision_layers, backbone.patch_size
+    name = f"backbone {backbone.name}" if backbone.name != DEMO_BACKBONE else "the demo backbone"
+    size = settings.image_size
+    if size < patch or size % patch:
+        near = max(round(size / patch), 1) * patch
+        raise InputError(f"--image_size {size} is not a multiple of the patch size {patch} of {name}; use {near}.")
+    if not settings.features_list:
+        raise InputError(f"--features_list is empty; give block numbers from 1 to {layers}.")
+    for layer in settings.features_list:
+        if not 1 <= layer <= layers:
+            raise InputError(
+                f"--features_list {layer} does not exist: {name} has the blocks 1 to {layers}, counted from 1."
+            )
+    if len(set(settings.features_list)) < len(settings.features_list):
+        raise InputError(f"--features_list {_text(settings.features_list)} names a block twice; name each once.")
+    if any(position < 0 for position in settings.feature_map_layer or ()):
+        raise InputError("--feature_map_layer takes positions in --features_list, counted from 0; none is negative.")
+    if not settings.map_positions():
+        raise InputError(
+            f"--feature_map_layer {_text(settings.feature_map_layer or ())} selects none of the "
+            f"{len(settings.features_list)} entries of --features_list; positions count from 0."
+        )
+    if settings.dpam not in DPAM_VARIANTS:
+        raise InputError(f"--dpam {settings.dpam} is unknown; choose {', '.join(DPAM_VARIANTS)}.")
+    if not 1 <= settings.dpam_layer <= layers + 1:
+        raise InputError(f"--dpam_layer {settings.dpam_layer} is out of range: {name} takes 1 (none) to {layers + 1}.")
+    if settings.n_ctx < 1 or settings.n_ctx > 72:
+        raise InputError(f"--n_ctx {settings.n_ctx} is out of range; CLIP's 77 tokens leave room for 1 to 72.")
+    if not 1 <= settings.depth <= backbone.text_layers:
+        raise InputError(f"--depth {settings.depth} is out of range: {name} takes 1 to {backbone.text_layers}.")
+    if settings.depth > 1 and not 1 <= settings.t_n_ctx <= settings.n_ctx + 2:
+        # position n_ctx + 3 is the normal prompt's end-of-text token, where its feature is read
+        raise InputError(
+            f"--t_n_ctx {settings.t_n_ctx} is out of range: prompts of --n_ctx {settings.n_ctx} take "
+            f"1 to {settings.n_ctx + 2} deep tokens."
+        )
+    if not 0 <= settings.sigma < float("inf"):
+        raise InputError(f"--sigma {settings.sigma} is no width of a Gaussian filter; give 0 or more pixels.")
+    if settings.precision not in PRECISIONS:
+        raise InputError(f"--precision {settings.precision} is unknown; choose {', '.join(PRECISIONS)}.")

@@ -1,0 +1,101 @@
+"""The image tower with DPAM: the ordinary CLIP path and, beside it, a local path with v-v attention (paper, 3.3)."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+DPAM_VARIANTS = ("vv", "qq", "kk", "none")
+
+
+class VisualEncoder(nn.Module):
+    """Runs open_clip's VisionTransformer block by block on its own, unchanged weights.
+
+    Args:
+        visual: an `open_clip.transformer.VisionTransformer` with L blocks, width C and output width D.
+    """
+
+    def __init__(self, visual: nn.Module):
+        super().__init__()
+        self.visual = visual
+
+    def forward(
+        self, images: Tensor, features_list: Sequence[int], dpam: str = "vv", dpam_layer: int = 1
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Encode images; nothing is normalised yet.
+
+        Args:
+            images: (B, 3, S, S), normalised as by `preprocessing.build_preprocess`; S a multiple of the patch size.
+            features_list: 1-based block numbers after which the patch features are taken.
+            dpam: "vv", "qq" or "kk": what attends to what on the local path; "none": there is no local path.
+            dpam_layer: n gives the last n - 1 blocks a local path; 1 gives it to none.
+
+        Returns:
+            image features (B, D): the class token after the last block, projected **without** ln_post, which is
+                what the released prompts were learned with;
+            patch features, per entry of `features_list`: (B, 1 + N, D), class token first, ln_post and projected.
+        """
+        visual = self.visual
+        blocks = visual.transformer.resblocks
+        local_from = len(blocks) + 2 - dpam_layer if dpam != "none" else len(blocks) + 1
+        last_wanted = max(features_list, default=0)
+
+        x = self._embed(images)  # (B, 1 + N, C)
+        local: Tensor | None = None
+        taken: dict[int, Tensor] = {}
+        for number, block in enumerate(blocks, start=1):
+            has_local = local_from <= number <= last_wanted
+            x_in = x
+            x, update = _block(block, x, dpam if has_local else "none")
+            if update is not None:
+                local = (x_in if local is None else local) + update
+            if number in features_list:
+                taken[number] = x if local is None else local
+
+        image_features = x[:, 0] @ visual.proj  # (B, D)
+        patch_features = [visual.ln_post(taken[number]) @ visual.proj for number in features_list]
+        return image_features, patch_features
+
+    def _embed(self, images: Tensor) -> Tensor:
+        visual = self.visual
+        x = visual.conv1(images)  # (B, C, G, G)
+        grid = (x.shape[2], x.shape[3])
+        x = x.flatten(2).transpose(1, 2)  # (B, N, C)
+        class_token = visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
+        x = torch.cat([class_token, x], dim=1) + self._positional_embedding(grid).to(x.dtype)
+        return visual.ln_pre(x)
+
+    def _positional_embedding(self, grid: tuple[int, int]) -> Tensor:
+        """(1 + N, C) for this patch grid: bilinear, no antialiasing; the stored parameter stays as it is."""
+        stored = self.visual.positional_embedding
+        pretrained_grid = tuple(self.visual.grid_size)
+        if grid == pretrained_grid:
+            return stored
+        patches = stored[1:].reshape(1, *pretrained_grid, -1).permute(0, 3, 1, 2)
+        patches = F.interpolate(patches, size=grid, mode="bilinear", align_corners=False)
+        return torch.cat([stored[:1], patches[0].flatten(1).transpose(0, 1)])
+
+
+def _block(block: nn.Module, x: Tensor, dpam: str) -> tuple[Tensor, Tensor | None]:
+    """One residual block: the global path's output and, unless dpam is "none", what the local path adds."""
+    q, k, v = _queries_keys_values(block.attn, block.ln_1(x))  # each (B, heads, 1 + N, C / heads)
+    update = None
+    if dpam != "none":
+        same = {"vv": v, "qq": q, "kk": k}[dpam]
+        update = block.ls_1(_attend(block.attn, same, same, v))
+    x = x + block.ls_1(_attend(block.attn, q, k, v))
+    return x + block.ls_2(block.mlp(block.ln_2(x))), update
+
+
+def _queries_keys_values(attention: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    batch, tokens, _ = x.shape
+    qkv = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)  # (B, 1 + N, 3 C)
+    qkv = qkv.view(batch, tokens, 3, attention.num_heads, attention.head_dim).permute(2, 0, 3, 1, 4)
+    return qkv[0], qkv[1], qkv[2]
+
+
+def _attend(attention: nn.Module, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """out_proj(softmax(q kᵀ / √d) v), heads joined again: (B, 1 + N, C)."""
+    joined = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    return attention.out_proj(joined)
