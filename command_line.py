@@ -1,10 +1,25 @@
-"""What all commands of this repository share: how they end when the input is bad."""
+"""What the commands of this repository share: how they end when the input is bad, and the flags of the model."""
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 from AnomalyCLIP_lib.errors import InputError
+
+DEFAULT_WORKERS = 4
+MODEL_SETTINGS = (
+    "image_size",
+    "features_list",
+    "feature_map_layer",
+    "dpam",
+    "dpam_layer",
+    "n_ctx",
+    "depth",
+    "t_n_ctx",
+    "precision",
+)
 
 
 def run(main: Callable[[Sequence[str] | None], int]) -> int:
@@ -24,3 +39,67 @@ def run(main: Callable[[Sequence[str] | None], int]) -> int:
     except BrokenPipeError:  # the reader of our output, `head` for instance, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags that train.py and test.py share. Those of the model default to None, which means "not given"."""
+    model = parser.add_argument_group("model", "left out: what the checkpoint says, else what the backbone implies")
+    model.add_argument("--backbone", help="ViT-L/14@336px (default), an open_clip name, a model-config JSON, or demo")
+    model.add_argument("--pretrained", help="open_clip tag (default: openai) or a local weight file")
+    model.add_argument("--cache_dir", help="where downloaded weights are kept")
+    model.add_argument("--image_size", type=int, help="S; images are resized to S x S (518)")
+    model.add_argument("--features_list", type=int, nargs="+", help="blocks that give patch features, from 1 (24)")
+    model.add_argument(
+        "--feature_map_layer", type=int, nargs="+", help="positions in --features_list whose maps count, from 0 (all)"
+    )
+    model.add_argument("--dpam", choices=("vv", "qq", "kk", "none"), help="attention of the local path (vv)")
+    model.add_argument("--dpam_layer", type=int, help="n: the last n - 1 blocks have a local path (20)")
+    model.add_argument("--n_ctx", type=int, help="learnable words per prompt (12)")
+    model.add_argument("--depth", type=int, help="text blocks 2..depth receive deep tokens (9)")
+    model.add_argument("--t_n_ctx", type=int, help="deep tokens per block (4)")
+    model.add_argument("--precision", choices=("fp32", "tf32", "bf16", "fp16"), help="of the image encoder (fp32)")
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)")
+    machine.add_argument(
+        "--workers",
+        type=non_negative,
+        default=DEFAULT_WORKERS,
+        help="processes that read images (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=non_negative, default=111, help="default: %(default)s")
+    parser.add_argument(
+        "--mask_threshold",
+        type=mask_threshold,
+        default="auto",
+        help="a mask's grey value above N is anomalous; auto: 127 for JPEG masks, else 0 (default: %(default)s)",
+    )
+
+
+def typed_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The model settings among the flags; None where a flag was left out."""
+    return {name: getattr(arguments, name) for name in MODEL_SETTINGS}
+
+
+def positive(text: str) -> int:
+    """An argparse type: a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return value
+
+
+def non_negative(text: str) -> int:
+    """An argparse type: a whole number of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 0")
+    return value
+
+
+def mask_threshold(text: str) -> Literal["auto"] | int:
+    """An argparse type: "auto" or a grey value from 0 to 254."""
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or not 0 <= int(text) <= 254:
+        raise argparse.ArgumentTypeError(f"{text} is neither auto nor a grey value from 0 to 254")
+    return int(text)

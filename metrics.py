@@ -19,14 +19,14 @@ def image_auroc(labels: ArrayLike, scores: ArrayLike) -> float | None:
     Returns:
         a fraction in [0, 1]; None where only one of the labels occurs.
     """
-    labels, scores = _pair(labels, scores)
-    return float(roc_auc_score(labels, scores)) if _has_both(labels) else None
+    truth, predicted = _pair(labels, scores)
+    return float(roc_auc_score(truth, predicted)) if _has_both(truth) else None
 
 
 def image_ap(labels: ArrayLike, scores: ArrayLike) -> float | None:
     """Average precision of the image scores; arguments and result as for `image_auroc`."""
-    labels, scores = _pair(labels, scores)
-    return float(average_precision_score(labels, scores)) if _has_both(labels) else None
+    truth, predicted = _pair(labels, scores)
+    return float(average_precision_score(truth, predicted)) if _has_both(truth) else None
 
 
 def pixel_auroc(masks: ArrayLike, maps: ArrayLike) -> float | None:
@@ -39,9 +39,9 @@ def pixel_auroc(masks: ArrayLike, maps: ArrayLike) -> float | None:
     Returns:
         a fraction in [0, 1]; None where all pixels are of one kind.
     """
-    masks, maps = _pair(masks, maps)
-    masks = masks.ravel() != 0
-    return float(roc_auc_score(masks, maps.ravel())) if _has_both(masks) else None
+    truth, predicted = _pair(masks, maps)
+    truth = truth.ravel() != 0
+    return float(roc_auc_score(truth, predicted.ravel())) if _has_both(truth) else None
 
 
 def pixel_aupro(masks: ArrayLike, maps: ArrayLike) -> float | None:
@@ -60,16 +60,16 @@ def pixel_aupro(masks: ArrayLike, maps: ArrayLike) -> float | None:
         a fraction in [0, 1]; the largest kept PRO where the kept FPRs are all equal; 0 where no point is kept or
         the maps are constant; None without a region or without a normal pixel.
     """
-    masks, maps = _pair(masks, maps)
-    masks = masks != 0
-    if not _has_both(masks):
+    truth, predicted = _pair(masks, maps)
+    truth = truth != 0
+    if not _has_both(truth):
         return None
-    low, high = float(maps.min()), float(maps.max())
+    low, high = float(predicted.min()), float(predicted.max())
     if low == high:
         return 0.0
     thresholds = np.arange(low, high, (high - low) / AUPRO_THRESHOLDS)
-    false_positive_rates = _share_above(maps[~masks], thresholds)
-    overlaps = np.mean([_share_above(values, thresholds) for values in _regions(masks, maps)], axis=0)
+    false_positive_rates = _share_above(predicted[~truth], thresholds)
+    overlaps = np.mean([_share_above(values, thresholds) for values in _regions(truth, predicted)], axis=0)
     kept = false_positive_rates < AUPRO_FALSE_POSITIVE_LIMIT
     if not kept.any():
         return 0.0
@@ -84,8 +84,8 @@ def _regions(masks: np.ndarray, maps: np.ndarray) -> list[np.ndarray]:
     """The map values of every ground-truth region."""
     values = []
     for mask, anomaly_map in zip(masks, maps, strict=True):
-        regions, count = label(mask, return_num=True, connectivity=2)
-        values += [anomaly_map[regions == number] for number in range(1, count + 1)]
+        regions = np.asarray(label(mask, connectivity=2))
+        values += [anomaly_map[regions == number] for number in range(1, int(regions.max()) + 1)]
     return values
 
 
@@ -96,12 +96,12 @@ def _share_above(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 
 
 def _pair(truth: ArrayLike, predicted: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    truth, predicted = np.asarray(truth), np.asarray(predicted)
-    if truth.shape != predicted.shape:
-        raise ValueError(f"shapes differ: {truth.shape} of the ground truth, {predicted.shape} of the predictions")
-    if not np.isfinite(predicted).all():
+    true_array, predicted_array = np.asarray(truth), np.asarray(predicted)
+    if true_array.shape != predicted_array.shape:
+        raise ValueError(f"shapes differ: {true_array.shape} of the truth, {predicted_array.shape} of the predictions")
+    if not np.isfinite(predicted_array).all():
         raise ValueError("the predictions hold values that are not finite")
-    return truth, predicted
+    return true_array, predicted_array
 
 
 def _has_both(labels: np.ndarray) -> bool:

@@ -41,6 +41,13 @@ class PromptLearner(nn.Module):
         t_n_ctx: T, the deep tokens per block.
     """
 
+    token_prefix_pos: Tensor
+    token_prefix_neg: Tensor
+    token_suffix_pos: Tensor
+    token_suffix_neg: Tensor
+    tokenized_prompts_pos: Tensor
+    tokenized_prompts_neg: Tensor
+
     def __init__(self, token_embedding: nn.Embedding, tokenize: Tokenizer, n_ctx: int, depth: int, t_n_ctx: int):
         super().__init__()
         width = token_embedding.embedding_dim
@@ -74,6 +81,9 @@ class HandwrittenPrompts(nn.Module):
         token_embedding: CLIP's token embedding, (vocabulary, W).
         tokenize: list of P texts -> (P, 77) token ids.
     """
+
+    embeddings: Tensor
+    tokens: Tensor
 
     def __init__(self, token_embedding: nn.Embedding, tokenize: Tokenizer):
         super().__init__()

@@ -39,6 +39,8 @@ OPENAI_WEIGHTS_URL = (
     "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02/ViT-L-14-336px.pt"
 )
 CONTEXT_LENGTH = 77
+
+Clip = open_clip.CLIP | open_clip.CustomTextCLIP
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 
 
@@ -119,7 +121,7 @@ def _from_file(path: Path, name: str, built_in: bool) -> Backbone:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(
-            f"The model config {path} cannot be read ({error.strerror}); give the path of an open_clip model-config JSON."
+            f"The model config {path} cannot be read ({error.strerror}); give an open_clip model-config JSON."
         ) from error
     except ValueError as error:
         raise InputError(f"The model config {path} is not valid JSON ({error}); mend or replace the file.") from error
@@ -140,7 +142,7 @@ def _checked(backbone: Backbone) -> Backbone:
     reason = _refusal(backbone.config, backbone.name)
     if reason:
         raise InputError(
-            f"Backbone {backbone.name} cannot be used: {reason}; choose one like {PAPER_BACKBONE}, ViT-B/16 or ViT-B/32."
+            f"Backbone {backbone.name} cannot be used: {reason}; choose {PAPER_BACKBONE}, ViT-B/16 or the like."
         )
     return backbone
 
@@ -172,7 +174,15 @@ def _refusal(config: dict[str, Any], name: str) -> str | None:
         return "its text tower does not read the feature at the end-of-text token under a causal mask"
     if text.get("proj_type", "linear") != "linear" or text.get("proj_bias"):
         return "its text tower lacks CLIP's plain text projection"
-    custom = ("block_type", "qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc")
+    custom = (
+        "block_type",
+        "qk_norm",
+        "scaled_cosine_attn",
+        "scale_heads",
+        "scale_attn_inner",
+        "scale_attn",
+        "scale_fc",
+    )
     if any(tower.get(key) for tower in (vision, text) for key in custom):
         return "its attention blocks are not the standard ones"
     return None
@@ -191,7 +201,7 @@ def _unknown_backbone(name: str) -> str:
 # --- weights -----------------------------------------------------------------------------------------------
 
 
-def load_clip(backbone: Backbone, pretrained: str | None = None, cache_dir: str | None = None) -> nn.Module:
+def load_clip(backbone: Backbone, pretrained: str | None = None, cache_dir: str | None = None) -> Clip:
     """Build the open_clip model and load its weights: on the CPU, in fp32, frozen, in evaluation mode.
 
     Args:
@@ -209,7 +219,7 @@ def load_clip(backbone: Backbone, pretrained: str | None = None, cache_dir: str 
     return model.eval().requires_grad_(False)
 
 
-def random_clip(backbone: Backbone) -> nn.Module:
+def random_clip(backbone: Backbone) -> Clip:
     """The open_clip model of this architecture with freshly drawn weights, in fp32, trainable."""
     config = deepcopy(backbone.config)
     build = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
@@ -221,7 +231,7 @@ def random_clip(backbone: Backbone) -> nn.Module:
     return model
 
 
-def text_tower(clip: nn.Module) -> Any:
+def text_tower(clip: Clip) -> Any:
     """The module that holds token_embedding, transformer, ln_final and text_projection."""
     return clip.text if isinstance(clip, open_clip.CustomTextCLIP) else clip
 
@@ -257,7 +267,7 @@ def weight_file(backbone: Backbone, pretrained: str | None, cache_dir: str | Non
     if bool(entry.get("quick_gelu")) != bool(backbone.config.get("quick_gelu")):
         other = f"{backbone.name}-quickgelu" if entry.get("quick_gelu") else backbone.name.removesuffix("-quickgelu")
         raise InputError(
-            f"The weights '{tag}' were trained with another activation than {backbone.name} runs; use --backbone {other}."
+            f"The weights '{tag}' need another activation than that of {backbone.name}; use --backbone {other}."
         )
     cached = _cached_file(backbone, entry, cache_dir)
     if cached:
@@ -328,7 +338,7 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _fitted_state(
-    state: dict[str, torch.Tensor], model: nn.Module, path: Path, backbone: Backbone
+    state: dict[str, torch.Tensor], model: Clip, path: Path, backbone: Backbone
 ) -> dict[str, torch.Tensor]:
     """The state dict under the model's own names, or an error where it belongs to another architecture.
 
@@ -358,16 +368,19 @@ def _fitted_state(
     return state
 
 
-def _check_towers(model: nn.Module, backbone: Backbone) -> None:
+def _check_towers(model: Clip, backbone: Backbone) -> None:
     """The config has passed `_refusal`; this guards against what a later open_clip may build from it."""
-    visual, text = model.visual, text_tower(model)
+    visual: Any = model.visual
+    text = text_tower(model)
     blocks = [*visual.transformer.resblocks, *text.transformer.resblocks]
     if (
         not isinstance(visual, VisionTransformer)
         or not isinstance(text, (open_clip.CLIP, TextTransformer))
         or not all(type(block) is ResidualAttentionBlock for block in blocks)
     ):
-        raise InputError(f"Backbone {backbone.name} has towers other than open_clip's own transformers; choose another.")
+        raise InputError(
+            f"Backbone {backbone.name} has towers other than open_clip's own transformers; choose another."
+        )
 
 
 def fingerprint(model: nn.Module) -> str:

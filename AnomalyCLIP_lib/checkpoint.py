@@ -103,7 +103,18 @@ def _prompt_sizes(prompts: Mapping[str, Any], path: Path) -> dict[str, int]:
     if not consistent:
         raise InputError(f"The prompt tensors in {path} have shapes that do not belong together; the file is damaged.")
     sizes = {"n_ctx": shape[2], "depth": len(deep) + 1}
-    return sizes | {"t_n_ctx": deep_shape[0] for deep_shape in deep_shapes}
+    if deep_shapes:
+        sizes["t_n_ctx"] = deep_shapes.pop()[0]
+    return sizes
+
+
+def check_width(checkpoint: Checkpoint, backbone: Backbone) -> None:
+    """Raise InputError where the prompts belong to a text tower of another width."""
+    if checkpoint.width != backbone.text_width:
+        raise InputError(
+            f"The prompts in {checkpoint.path} are {checkpoint.width} wide, but backbone {backbone.name} has text "
+            f"width {backbone.text_width}; choose the --backbone that they were learned on."
+        )
 
 
 def fill_prompt_learner(
@@ -117,11 +128,7 @@ def fill_prompt_learner(
     Raises:
         InputError: the prompts belong to a text tower of another width, or to other weights.
     """
-    if checkpoint.width != backbone.text_width:
-        raise InputError(
-            f"The prompts in {checkpoint.path} are {checkpoint.width} wide, but backbone {backbone.name} has text "
-            f"width {backbone.text_width}; choose the --backbone that they were learned on."
-        )
+    check_width(checkpoint, backbone)
     state = prompt_learner.state_dict()
     state |= {key: value for key, value in checkpoint.prompts.items() if key in state}
     for key, value in prompt_learner.state_dict().items():
@@ -200,7 +207,9 @@ def find_prompts(backbone: Backbone, tested_dataset: str | None = None) -> Path 
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    numbered = [(int(match[1]), path) for path in folder.glob("epoch_*.pth") if (match := re.search(r"(\d+)$", path.stem))]
+    numbered = [
+        (int(match[1]), path) for path in folder.glob("epoch_*.pth") if (match := re.search(r"(\d+)$", path.stem))
+    ]
     return [path for _, path in sorted(numbered, reverse=True)]
 
 

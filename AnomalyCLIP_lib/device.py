@@ -10,7 +10,7 @@ AUTOCAST_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """"auto" is the first CUDA device where there is one, else the CPU; other names are torch's.
+    """ "auto" is the first CUDA device where there is one, else the CPU; other names are torch's.
 
     Raises:
         InputError: the name is unknown, or this machine has no such device.

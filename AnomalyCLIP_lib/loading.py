@@ -16,7 +16,7 @@ from AnomalyCLIP_lib.backbone import (
     tokenize,
     weight_file,
 )
-from AnomalyCLIP_lib.checkpoint import Checkpoint, fill_prompt_learner, find_prompts, read_checkpoint
+from AnomalyCLIP_lib.checkpoint import Checkpoint, check_width, fill_prompt_learner, find_prompts, read_checkpoint
 from AnomalyCLIP_lib.device import prepare_precision, resolve_device
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.model import AnomalyCLIP, Provenance
@@ -107,9 +107,13 @@ def _find_parts(
 
 
 def _architecture(backbone: str | None, saved: Checkpoint | None) -> Backbone:
-    recorded = saved.settings.get("backbone") if saved is not None else None
-    if saved is None or recorded is None:
+    if saved is None:
         return find_backbone(backbone or PAPER_BACKBONE)
+    recorded = saved.settings.get("backbone")
+    if recorded is None:  # a released file says nothing about itself
+        architecture = find_backbone(backbone or PAPER_BACKBONE)
+        check_width(saved, architecture)
+        return architecture
     architecture = backbone_from_description(recorded, saved.path)
     if backbone is not None and find_backbone(backbone).config != architecture.config:
         raise InputError(

@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from open_clip.transformer import VisionTransformer
 from PIL import Image
 from torch import Tensor, nn
 
-from AnomalyCLIP_lib.backbone import DEMO_DESCRIPTION, Backbone
+from AnomalyCLIP_lib.backbone import DEMO_DESCRIPTION, Backbone, Clip
 from AnomalyCLIP_lib.checkpoint import Checkpoint
 from AnomalyCLIP_lib.device import autocast
 from AnomalyCLIP_lib.errors import InputError
@@ -64,7 +66,7 @@ class AnomalyCLIP(nn.Module):
     """Scores images against a normal and an abnormal prompt. Build it with `AnomalyCLIP_lib.load`.
 
     Args:
-        clip: a frozen open_clip model.
+        clip: frozen weights, of a backbone that `backbone.find_backbone` accepts.
         backbone: its architecture.
         settings: what is computed.
         prompts: learned or handwritten prompts; None: the model encodes images only.
@@ -76,14 +78,14 @@ class AnomalyCLIP(nn.Module):
 
     def __init__(
         self,
-        clip: nn.Module,
+        clip: Clip,
         backbone: Backbone,
         settings: Settings,
         prompts: PromptLearner | HandwrittenPrompts | None,
         provenance: Provenance,
     ):
         super().__init__()
-        self.visual_encoder = VisualEncoder(clip.visual)
+        self.visual_encoder = VisualEncoder(cast(VisionTransformer, clip.visual))
         self.text_encoder = TextEncoder(clip)
         self.prompts = prompts
         self.backbone = backbone

@@ -5,17 +5,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from AnomalyCLIP_lib.backbone import text_tower
+from AnomalyCLIP_lib.backbone import Clip, text_tower
 
 
 class TextEncoder(nn.Module):
     """Runs CLIP's frozen text tower on prompts that are given as embeddings.
 
     Args:
-        clip: an open_clip model with text width W and output width D.
+        clip: a CLIP with text width W and output width D.
     """
 
-    def __init__(self, clip: nn.Module):
+    attn_mask: Tensor
+
+    def __init__(self, clip: Clip):
         super().__init__()
         tower = text_tower(clip)
         self.transformer = tower.transformer

@@ -1,9 +1,11 @@
 """The image tower with DPAM: the ordinary CLIP path and, beside it, a local path with v-v attention (paper, 3.3)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 DPAM_VARIANTS = ("vv", "qq", "kk", "none")
@@ -13,12 +15,12 @@ class VisualEncoder(nn.Module):
     """Runs open_clip's VisionTransformer block by block on its own, unchanged weights.
 
     Args:
-        visual: an `open_clip.transformer.VisionTransformer` with L blocks, width C and output width D.
+        visual: an image tower with L blocks, width C and output width D.
     """
 
-    def __init__(self, visual: nn.Module):
+    def __init__(self, visual: VisionTransformer):
         super().__init__()
-        self.visual = visual
+        self.visual: VisionTransformer = visual
 
     def forward(
         self, images: Tensor, features_list: Sequence[int], dpam: str = "vv", dpam_layer: int = 1
@@ -37,6 +39,8 @@ class VisualEncoder(nn.Module):
             patch features, per entry of `features_list`: (B, 1 + N, D), class token first, ln_post and projected.
         """
         visual = self.visual
+        projection = visual.proj
+        assert projection is not None  # only open_clip's pruning takes it away
         blocks = visual.transformer.resblocks
         local_from = len(blocks) + 2 - dpam_layer if dpam != "none" else len(blocks) + 1
         last_wanted = max(features_list, default=0)
@@ -53,8 +57,8 @@ class VisualEncoder(nn.Module):
             if number in features_list:
                 taken[number] = x if local is None else local
 
-        image_features = x[:, 0] @ visual.proj  # (B, D)
-        patch_features = [visual.ln_post(taken[number]) @ visual.proj for number in features_list]
+        image_features = x[:, 0] @ projection  # (B, D)
+        patch_features = [visual.ln_post(taken[number]) @ projection for number in features_list]
         return image_features, patch_features
 
     def _embed(self, images: Tensor) -> Tensor:
@@ -69,7 +73,7 @@ class VisualEncoder(nn.Module):
     def _positional_embedding(self, grid: tuple[int, int]) -> Tensor:
         """(1 + N, C) for this patch grid: bilinear, no antialiasing; the stored parameter stays as it is."""
         stored = self.visual.positional_embedding
-        pretrained_grid = tuple(self.visual.grid_size)
+        pretrained_grid = self.visual.grid_size
         if grid == pretrained_grid:
             return stored
         patches = stored[1:].reshape(1, *pretrained_grid, -1).permute(0, 3, 1, 2)
@@ -77,7 +81,7 @@ class VisualEncoder(nn.Module):
         return torch.cat([stored[:1], patches[0].flatten(1).transpose(0, 1)])
 
 
-def _block(block: nn.Module, x: Tensor, dpam: str) -> tuple[Tensor, Tensor | None]:
+def _block(block: Any, x: Tensor, dpam: str) -> tuple[Tensor, Tensor | None]:
     """One residual block: the global path's output and, unless dpam is "none", what the local path adds."""
     q, k, v = _queries_keys_values(block.attn, block.ln_1(x))  # each (B, heads, 1 + N, C / heads)
     update = None
@@ -88,14 +92,14 @@ def _block(block: nn.Module, x: Tensor, dpam: str) -> tuple[Tensor, Tensor | Non
     return x + block.ls_2(block.mlp(block.ln_2(x))), update
 
 
-def _queries_keys_values(attention: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _queries_keys_values(attention: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     batch, tokens, _ = x.shape
     qkv = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)  # (B, 1 + N, 3 C)
     qkv = qkv.view(batch, tokens, 3, attention.num_heads, attention.head_dim).permute(2, 0, 3, 1, 4)
     return qkv[0], qkv[1], qkv[2]
 
 
-def _attend(attention: nn.Module, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _attend(attention: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """out_proj(softmax(q kᵀ / √d) v), heads joined again: (B, 1 + N, C)."""
     joined = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
     return attention.out_proj(joined)

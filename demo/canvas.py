@@ -133,7 +133,9 @@ class Canvas:
             np.maximum(self.foreground[window], coverage, out=self.foreground[window])
 
     def _cast_shadow(self, mask: Array) -> None:
-        move = np.array([[1, 0, self.shadow_shift[0]], [0, 1, self.shadow_shift[1]]], np.float32)
+        assert self.shadow_shift is not None
+        right, down = self.shadow_shift
+        move = np.array([[1, 0, right], [0, 1, down]], np.float32)
         moved = cv2.warpAffine(mask, move, (self.size, self.size)).astype(np.float32) / 255.0
         self.image *= (1 - 0.45 * cv2.GaussianBlur(moved, (0, 0), self.size / 40))[..., None]
         self.behind = self.image.copy()

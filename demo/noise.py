@@ -190,7 +190,7 @@ def cells(rng: Generator, size: int, spacing: float, warp: float = 1.5) -> tuple
     inside[:, 1:] &= labels[:, 1:] == labels[:, :-1]
     inside[1:] &= labels[1:] == labels[:-1]
     distance = cv2.distanceTransform(inside, cv2.DIST_L2, 3) / scale
-    values = rng.random(int(labels.max()) + 1, dtype=np.float32)[labels]
+    values = rng.random(int(labels.max()) + 1, dtype=np.float32)[np.asarray(labels, np.int32)]
     if scale > 1:
         distance, values = (cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA) for part in (distance, values))
     return distance, values

@@ -11,17 +11,19 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from open_clip.transformer import VisionTransformer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import Normalize
 from tqdm import tqdm
 
-from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, DEMO_FOLDER, find_backbone, random_clip, text_tower, tokenize
+from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, DEMO_FOLDER, Clip, find_backbone, random_clip, text_tower, tokenize
 from AnomalyCLIP_lib.files import atomic_write, output_folder
 from AnomalyCLIP_lib.preprocessing import OPENAI_MEAN, OPENAI_STANDARD_DEVIATION
 from AnomalyCLIP_lib.scoring import TEMPERATURE
@@ -109,9 +111,9 @@ class PretrainingLosses(nn.Module):
     acts on the local (v-v) path, so that the weights are trained for the very forward pass that uses them.
     """
 
-    def __init__(self, clip: nn.Module, patch_size: int, features_list: Sequence[int], dpam_layer: int):
+    def __init__(self, clip: Clip, patch_size: int, features_list: Sequence[int], dpam_layer: int):
         super().__init__()
-        self.visual_encoder = VisualEncoder(clip.visual)
+        self.visual_encoder = VisualEncoder(cast(VisionTransformer, clip.visual))
         self.text_encoder = TextEncoder(clip)
         self.token_embedding = text_tower(clip).token_embedding
         self.logit_scale = clip.logit_scale
@@ -165,7 +167,7 @@ class PretrainingLosses(nn.Module):
         return (positive + negative) / 2
 
 
-def pretrain(recipe: Recipe, workers: int = 1, log_every: int = 50) -> nn.Module:
+def pretrain(recipe: Recipe, workers: int = 1, log_every: int = 50) -> Clip:
     """Train the demo's architecture by `recipe`; returns the open_clip model in fp32."""
     set_seed(recipe.seed)
     backbone = find_backbone(DEMO_BACKBONE)
@@ -202,7 +204,7 @@ def _batches(recipe: Recipe, workers: int) -> Iterator[dict[str, Tensor]]:
     return iter(DataLoader(PicturePairs(recipe), batch_size=recipe.pairs_per_step, num_workers=workers))
 
 
-def _optimizer(clip: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(clip: Clip, recipe: Recipe) -> torch.optim.Optimizer:
     matrices = [parameter for parameter in clip.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in clip.parameters() if parameter.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -217,7 +219,7 @@ def _learning_rate_factor(step: int, recipe: Recipe) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, recipe.steps - warm_up)))
 
 
-def save_clip(clip: nn.Module, path: Path) -> None:
+def save_clip(clip: Clip, path: Path) -> None:
     """Write the weights in fp16 as safetensors."""
     with atomic_write(path) as temporary:
         save_file({name: value.half().contiguous() for name, value in clip.state_dict().items()}, temporary)

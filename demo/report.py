@@ -1,0 +1,67 @@
+"""Measure the demo: learned, handwritten and no prompts' worth of training, with and without DPAM, class by class.
+
+    python -m demo.make_dataset && python -m demo.report
+
+prints one table per variant and one of their means, in percent. --prompts adds prompts of your own to the comparison.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+
+from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, find_backbone, random_clip
+from AnomalyCLIP_lib.loading import HANDWRITTEN, load
+from command_line import run
+from dataset import DatasetIndex, read_index
+from demo.pretrain import save_clip
+from evaluation import METRICS, Evaluation, evaluate
+
+
+def measure(index: DatasetIndex, **model: Any) -> Evaluation:
+    """Evaluate the demo backbone on all test images; `model` goes to `AnomalyCLIP_lib.load`."""
+    return evaluate(load(DEMO_BACKBONE, **model), index.test)
+
+
+def untrained_weights(path: Path, seed: int = 0) -> Path:
+    """Write freshly drawn weights of the demo's architecture to `path`: the control that must stay at chance."""
+    torch.manual_seed(seed)
+    save_clip(random_clip(find_backbone(DEMO_BACKBONE)), path)
+    return path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_path", default="data/demo/unseen", help="default: %(default)s")
+    parser.add_argument(
+        "--prompts", help="a checkpoint to compare with the committed one; the other variants are left out"
+    )
+    arguments = parser.parse_args(argv)
+    index = read_index(arguments.data_path)
+    variants: dict[str, dict[str, Any]] = {"committed prompts": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.prompts:
+            variants[arguments.prompts] = {"checkpoint": arguments.prompts}
+        else:
+            weights = untrained_weights(Path(folder) / "untrained.safetensors")
+            variants |= {
+                "handwritten prompts": {"checkpoint": HANDWRITTEN},
+                "committed prompts, --dpam none": {"dpam": "none"},
+                "handwritten prompts, --dpam none": {"checkpoint": HANDWRITTEN, "dpam": "none"},
+                "untrained weights, handwritten prompts": {"checkpoint": HANDWRITTEN, "pretrained": str(weights)},
+            }
+        means = []
+        for name, model in variants.items():
+            evaluation = measure(index, **model)
+            print(f"{name}\n{evaluation.table()}\n", flush=True)
+            means.append([name, *(f"{evaluation.mean[metric] or 0:.1f}" for metric in METRICS)])
+    print(tabulate(means, headers=["mean", *METRICS], tablefmt="pipe", disable_numparse=True))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

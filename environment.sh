@@ -1,0 +1,38 @@
+# Sourced by test.sh, train.sh and tests/run.sh: makes .venv beside this file and installs what they need.
+# Nothing is downloaded again while requirements.txt stays the same.
+
+set -euo pipefail
+REPOSITORY="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+cd "$REPOSITORY"
+
+stop() { # one sentence on standard error, exit code 2
+    echo "error: $1" >&2
+    exit 2
+}
+
+prepare_environment() { # arguments: requirement files
+    local base="${PYTHON:-python3}" stamp=".venv/.installed" wanted
+    if [ ! -x .venv/bin/python ]; then
+        command -v "$base" >/dev/null || stop "Python was not found; install Python 3.10 or newer, or name it by PYTHON=..."
+        "$base" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+            stop "$("$base" --version) is too old; install Python 3.10 or newer, or name it by PYTHON=..."
+        echo "making .venv with $("$base" --version)" >&2
+        "$base" -m venv .venv || stop "$base could not make a virtual environment; on Debian install python3-venv, then remove .venv"
+    fi
+    wanted="$(cat "$@" | cksum)"
+    touch "$stamp"
+    if ! grep -qxF "$wanted" "$stamp"; then
+        echo "installing $* into .venv (PyTorch is large; the README tells how to get its smaller CPU build)" >&2
+        local flags=()
+        for file in "$@"; do flags+=(-r "$file"); done
+        .venv/bin/python -m pip install --quiet "${flags[@]}" >&2 || stop "pip could not install $*; its message is above"
+        if ! .venv/bin/python -c 'import cv2' 2>/dev/null; then
+            # opencv-python needs libGL, which containers without a screen lack; the headless build does not
+            .venv/bin/python -m pip uninstall --quiet --yes opencv-python >&2
+            .venv/bin/python -m pip install --quiet opencv-python-headless >&2
+            .venv/bin/python -c 'import cv2' || stop "OpenCV cannot be imported; its message is above"
+        fi
+        echo "$wanted" >>"$stamp"
+    fi
+    PATH="$REPOSITORY/.venv/bin:$PATH"
+}

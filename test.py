@@ -1,0 +1,158 @@
+"""Find anomalies: on a dataset, with the metrics of the paper, or on single images.
+
+python test.py --data_path /data/visa --dataset visa
+python test.py --image part.png another_folder/
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, PAPER_BACKBONE, find_backbone
+from AnomalyCLIP_lib.checkpoint import find_prompts
+from AnomalyCLIP_lib.errors import InputError
+from AnomalyCLIP_lib.files import output_folder
+from AnomalyCLIP_lib.loading import load, weights_at_hand
+from AnomalyCLIP_lib.model import AnomalyCLIP
+from command_line import add_model_flags, positive, run, typed_settings
+from dataset import DatasetIndex, check_images, check_masks, read_index, summary
+from evaluation import LEVELS, METRICS, MapWriter, evaluate, write_results
+from generic_dataset_json.names import find_dataset
+from single_images import find_pictures, score_pictures
+from utils import open_log, set_seed
+
+PICTURES_PER_CLASS = 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    if bool(arguments.image) == bool(arguments.data_path):
+        raise InputError("Give either --data_path (a dataset) or --image (files or folders).")
+    set_seed(arguments.seed)
+    return _test_images(arguments) if arguments.image else _test_dataset(arguments)
+
+
+def _test_images(arguments: argparse.Namespace) -> int:
+    pictures = find_pictures(arguments.image)
+    backbone, reason = _backbone_for_images(arguments)
+    model = _load(arguments, backbone)
+    print(f"model: {model.describe()} ({reason})", *model.provenance.notices, sep="\n", file=sys.stderr)
+    save_path = output_folder(arguments.save_path, "--save_path")
+    exit_code = score_pictures(model, pictures, save_path, arguments.batch_size, arguments.save_maps)
+    print(f"heat maps and predictions.csv are in {save_path}", file=sys.stderr)
+    return exit_code
+
+
+def _backbone_for_images(arguments: argparse.Namespace) -> tuple[str | None, str]:
+    """The paper's model where its weights and prompts are on this machine, else the demo; and why."""
+    if arguments.backbone or arguments.checkpoint_path or arguments.pretrained:
+        return arguments.backbone, "as the flags say"
+    paper = find_backbone(PAPER_BACKBONE)
+    lacking = []
+    if not weights_at_hand(paper, cache_dir=arguments.cache_dir):
+        lacking.append("weights")
+    if find_prompts(paper) is None:
+        lacking.append("prompts")
+    if lacking:
+        return DEMO_BACKBONE, f"the {' and '.join(lacking)} of {PAPER_BACKBONE} are not on this machine"
+    return None, f"the weights and prompts of {PAPER_BACKBONE} are on this machine"
+
+
+def _test_dataset(arguments: argparse.Namespace) -> int:
+    index = read_index(arguments.data_path)
+    check_images(index)
+    notices = check_masks(index)
+    if not index.split("test"):
+        raise InputError(f"{index.root} lists no test images; check its meta.json.")
+    model = _load(arguments, arguments.backbone)
+    save_path = output_folder(arguments.save_path, "--save_path")
+    log = open_log(save_path)
+    for line in (summary(index), f"model: {model.describe()}", *model.provenance.notices, *notices):
+        log.info(line)
+    log.info(f"mask threshold: {arguments.mask_threshold}; settings: {model.settings.plain()}")
+    if _trained_on_this(model, arguments.dataset, index):
+        log.info("WARNING: these prompts were trained on this very dataset, so this is not a zero-shot result.")
+
+    evaluation = evaluate(
+        model,
+        {name: entries for name, entries in index.test.items() if entries},
+        arguments.metrics,
+        arguments.mask_threshold,
+        arguments.batch_size,
+        arguments.workers,
+        MapWriter(save_path, PICTURES_PER_CLASS, arguments.save_maps),
+    )
+    log.info(evaluation.table())
+    for row in _paper_rows(arguments.dataset):
+        log.info(row)
+    write_results(evaluation, _settings(arguments, model, index), save_path)
+    log.info(f"log.txt, metrics.json, predictions.csv and heat maps are in {save_path}")
+    return 0
+
+
+def _load(arguments: argparse.Namespace, backbone: str | None) -> AnomalyCLIP:
+    typed = typed_settings(arguments)
+    return load(
+        backbone,
+        arguments.pretrained,
+        arguments.checkpoint_path,
+        device=arguments.device,
+        cache_dir=arguments.cache_dir,
+        tested_dataset=arguments.dataset,
+        sigma=arguments.sigma,
+        **typed,
+    )
+
+
+def _trained_on_this(model: AnomalyCLIP, dataset: str | None, index: DatasetIndex) -> bool:
+    checkpoint = model.provenance.checkpoint
+    if checkpoint is None:
+        return False
+    trained_on = checkpoint.trained_on
+    same_label = dataset is not None and trained_on is not None and dataset.lower() == trained_on.lower()
+    return same_label or checkpoint.settings.get("train_dataset_hash") == index.digest()
+
+
+def _paper_rows(dataset: str | None) -> list[str]:
+    """The paper's own figures beside ours, for a label that means one or several of the 17 datasets."""
+    rows = []
+    for facts in find_dataset(dataset) if dataset else []:
+        figures = [f"{name} {'-' if getattr(facts, name) is None else getattr(facts, name)}" for name in METRICS]
+        rows.append(f"the paper on {facts.paper_name} ({PAPER_BACKBONE}): {', '.join(figures)}")
+    return rows
+
+
+def _settings(arguments: argparse.Namespace, model: AnomalyCLIP, index: DatasetIndex) -> dict[str, Any]:
+    checkpoint = model.provenance.checkpoint
+    return {
+        "dataset": arguments.dataset,
+        "dataset_hash": index.digest(),
+        "metrics": arguments.metrics,
+        "mask_threshold": arguments.mask_threshold,
+        "backbone": model.backbone.name,
+        "fingerprint": model.provenance.fingerprint,
+        "checkpoint": arguments.checkpoint_path or (checkpoint.path.name if checkpoint else None),
+        "trained_on": checkpoint.trained_on if checkpoint else None,
+        "seed": arguments.seed,
+        **model.settings.plain(),
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_path", help="a dataset: folder with meta.json, or the file itself")
+    parser.add_argument("--image", "--image_path", nargs="+", metavar="PATH", help="image files, or folders of images")
+    parser.add_argument("--dataset", help="label of the dataset: selects the paper's row and the prompts")
+    parser.add_argument("--checkpoint_path", help="prompts to use, or 'handwritten' (default: those in checkpoints/)")
+    parser.add_argument("--save_path", default="./results", help="folder for all output (default: %(default)s)")
+    parser.add_argument("--metrics", choices=LEVELS, default="image-pixel-level", help="default: %(default)s")
+    parser.add_argument("--batch_size", type=positive, default=8, help="default: %(default)s")
+    parser.add_argument("--save_maps", action="store_true", help="also write each smoothed map as .npy, (S, S) float32")
+    add_model_flags(parser)
+    parser.add_argument("--sigma", type=float, help="of the maps' Gaussian filter, in pixels (4)")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

@@ -1,0 +1,178 @@
+"""Learn the two prompts on an auxiliary dataset.
+
+python train.py --train_data_path /data/visa --dataset visa --save_path checkpoints/trained_on_visa
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from AnomalyCLIP_lib.checkpoint import describe_training, write_checkpoint
+from AnomalyCLIP_lib.errors import InputError
+from AnomalyCLIP_lib.files import output_folder
+from AnomalyCLIP_lib.loading import load_for_training
+from AnomalyCLIP_lib.losses import glocal_loss
+from AnomalyCLIP_lib.model import AnomalyCLIP
+from AnomalyCLIP_lib.scoring import image_logits
+from command_line import add_model_flags, positive, run, typed_settings
+from dataset import AnomalyDataset, check_images, check_masks, read_batches, read_index, summary
+from prompt_ensemble import PromptLearner
+from utils import open_log, set_seed
+
+BETAS = (0.5, 0.999)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    index = read_index(arguments.train_data_path)
+    check_images(index)
+    notices = check_masks(index, training=True)
+    entries = index.split("test")  # as in the paper: the auxiliary dataset's test split, which has anomalies
+    if not entries:
+        raise InputError(f"{index.root} lists no test images, and prompts are learned on those; check its meta.json.")
+
+    set_seed(arguments.seed)
+    model = load_for_training(
+        arguments.backbone,
+        arguments.pretrained,
+        arguments.init_from,
+        typed_settings(arguments),
+        arguments.device,
+        arguments.cache_dir,
+    )
+    save_path = output_folder(arguments.save_path or f"checkpoints/trained_on_{arguments.dataset}", "--save_path")
+    log = open_log(save_path)
+    for line in (summary(index), model.describe(), *model.provenance.notices, *notices):
+        log.info(line)
+    log.info(f"mask threshold: {arguments.mask_threshold}; settings: {model.settings.plain()}")
+
+    dataset = AnomalyDataset(entries, model.preprocess, model.settings.image_size, arguments.mask_threshold)
+    loader = DataLoader(
+        dataset,
+        batch_size=arguments.batch_size,
+        shuffle=True,
+        generator=torch.Generator().manual_seed(arguments.seed),
+        num_workers=arguments.workers,
+        persistent_workers=arguments.workers > 0,
+        pin_memory=model.device.type == "cuda",
+    )
+    training = {
+        "train_dataset": arguments.dataset,
+        "train_dataset_hash": index.digest(),
+        "epochs": arguments.epoch,
+        "learning_rate": arguments.learning_rate,
+        "batch_size": arguments.batch_size,
+        "seed": arguments.seed,
+        "mask_threshold": arguments.mask_threshold,
+    }
+    train(model, loader, arguments, training, save_path, log)
+    return 0
+
+
+def train(
+    model: AnomalyCLIP,
+    loader: DataLoader[dict[str, Any]],
+    arguments: argparse.Namespace,
+    training: dict[str, Any],
+    save_path: Path,
+    log: Any,
+) -> None:
+    """Adam on the prompts; a checkpoint every `save_freq` epochs and after the last one.
+
+    Raises:
+        InputError: the loss is not finite any more, or an image cannot be read.
+    """
+    prompts = model.prompts
+    assert isinstance(prompts, PromptLearner)
+    settings = describe_training(
+        model.settings, model.backbone, model.provenance.fingerprint, model.provenance.pretrained, training
+    )
+    optimizer = torch.optim.Adam(prompts.parameters(), lr=arguments.learning_rate, betas=BETAS)
+    for epoch in range(1, arguments.epoch + 1):
+        start = time.perf_counter()
+        local_losses, image_losses = [], []
+        bar = tqdm(read_batches(loader), total=len(loader), desc=f"epoch {epoch}/{arguments.epoch}", leave=False)
+        for batch in bar:
+            image_features, patch_features = model.encode_image(batch["image"])
+            local, image = training_step(
+                model, optimizer, image_features, patch_features, batch["label"], batch["mask"]
+            )
+            local_losses.append(local)
+            image_losses.append(image)
+            bar.set_postfix(local=f"{local:.4f}", image=f"{image:.4f}")
+        local, image = sum(local_losses) / len(local_losses), sum(image_losses) / len(image_losses)
+        if epoch % arguments.print_freq == 0 or epoch == arguments.epoch:
+            log.info(f"epoch {epoch}/{arguments.epoch}: local loss {local:.4f}, image loss {image:.4f}")
+            tqdm.write(f"{len(loader.dataset) / (time.perf_counter() - start):.1f} images/s")  # type: ignore[arg-type]
+        if epoch % arguments.save_freq == 0 or epoch == arguments.epoch:
+            write_checkpoint(save_path / f"epoch_{epoch}.pth", prompts, settings, epoch)
+    log.info(f"the prompts are in {save_path / f'epoch_{arguments.epoch}.pth'}")
+
+
+def training_step(
+    model: AnomalyCLIP,
+    optimizer: torch.optim.Optimizer,
+    image_features: Tensor,
+    patch_features: Sequence[Tensor],
+    labels: Tensor,
+    masks: Tensor,
+) -> tuple[float, float]:
+    """One step of the prompts; the encoder is frozen, so its features come as they are.
+
+    Args:
+        image_features, patch_features: from `model.encode_image`.
+        labels: (B,) int64, 1 anomalous.
+        masks: (B, S, S), 0 or 1.
+
+    Returns:
+        the local loss, its factor 4 included, and the image loss, both from before the step.
+
+    Raises:
+        InputError: the loss is not finite.
+    """
+    text_features = model.text_features()
+    loss = glocal_loss(
+        image_logits(image_features, text_features),
+        labels.to(model.device),
+        model.layer_probabilities(patch_features, text_features),
+        masks.to(model.device),
+    )
+    if not loss.total.isfinite():
+        raise InputError("The loss is not finite any more; lower --learning_rate, or use --precision fp32.")
+    optimizer.zero_grad()
+    loss.total.backward()
+    optimizer.step()
+    return loss.local.item(), loss.image.item()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train_data_path", required=True, help="folder with meta.json, or the file itself")
+    parser.add_argument("--save_path", help="folder of the checkpoints (default: checkpoints/trained_on_<dataset>)")
+    parser.add_argument("--dataset", default="mvtec", help="label of the training dataset (default: %(default)s)")
+    parser.add_argument("--init_from", help="start from this checkpoint's prompts, at epoch 0")
+    parser.add_argument("--epoch", type=positive, default=15, help="default: %(default)s")
+    parser.add_argument("--learning_rate", type=_learning_rate, default=0.001, help="default: %(default)s")
+    parser.add_argument("--batch_size", type=positive, default=8, help="default: %(default)s")
+    parser.add_argument("--print_freq", type=positive, default=1, help="epochs between log lines (%(default)s)")
+    parser.add_argument("--save_freq", type=positive, default=1, help="epochs between checkpoints (%(default)s)")
+    add_model_flags(parser)
+    return parser
+
+
+def _learning_rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return value
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
