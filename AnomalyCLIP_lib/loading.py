@@ -4,23 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from AnomalyCLIP_lib.backbone import (
-    DEMO_FOLDER,
-    PAPER_BACKBONE,
-    Backbone,
-    backbone_from_description,
-    find_backbone,
-    fingerprint,
-    load_clip,
-    text_tower,
-    tokenize,
-    weight_file,
-)
+from AnomalyCLIP_lib.backbone import DEMO_FOLDER, PAPER_BACKBONE, Backbone, backbone_from_description, find_backbone
 from AnomalyCLIP_lib.checkpoint import Checkpoint, check_width, fill_prompt_learner, find_prompts, read_checkpoint
 from AnomalyCLIP_lib.device import prepare_precision, resolve_device
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.model import AnomalyCLIP, Provenance
 from AnomalyCLIP_lib.settings import resolve_settings
+from AnomalyCLIP_lib.tokenizer import tokenize
+from AnomalyCLIP_lib.weights import fingerprint, load_clip, text_tower, weight_file
 from prompt_ensemble import HandwrittenPrompts, PromptLearner
 
 HANDWRITTEN = "handwritten"

@@ -12,7 +12,7 @@ from open_clip.transformer import VisionTransformer
 from PIL import Image
 from torch import Tensor, nn
 
-from AnomalyCLIP_lib.backbone import DEMO_DESCRIPTION, Backbone, Clip
+from AnomalyCLIP_lib.backbone import DEMO_DESCRIPTION, Backbone
 from AnomalyCLIP_lib.checkpoint import Checkpoint
 from AnomalyCLIP_lib.device import autocast
 from AnomalyCLIP_lib.errors import InputError
@@ -22,6 +22,7 @@ from AnomalyCLIP_lib.scoring import anomaly_maps, image_scores, patch_probabilit
 from AnomalyCLIP_lib.settings import Settings
 from AnomalyCLIP_lib.text_encoder import TextEncoder
 from AnomalyCLIP_lib.visual_encoder import VisualEncoder
+from AnomalyCLIP_lib.weights import Clip
 from prompt_ensemble import HandwrittenPrompts, PromptLearner
 
 ImageInput = str | Path | Image.Image | np.ndarray

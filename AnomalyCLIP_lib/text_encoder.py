@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from AnomalyCLIP_lib.backbone import Clip, text_tower
+from AnomalyCLIP_lib.weights import Clip, text_tower
 
 
 class TextEncoder(nn.Module):

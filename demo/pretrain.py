@@ -23,13 +23,15 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import Normalize
 from tqdm import tqdm
 
-from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, DEMO_FOLDER, Clip, find_backbone, random_clip, text_tower, tokenize
+from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, DEMO_FOLDER, find_backbone
 from AnomalyCLIP_lib.files import atomic_write, output_folder
 from AnomalyCLIP_lib.preprocessing import OPENAI_MEAN, OPENAI_STANDARD_DEVIATION
 from AnomalyCLIP_lib.scoring import TEMPERATURE
 from AnomalyCLIP_lib.settings import default_settings
 from AnomalyCLIP_lib.text_encoder import TextEncoder
+from AnomalyCLIP_lib.tokenizer import tokenize
 from AnomalyCLIP_lib.visual_encoder import VisualEncoder
+from AnomalyCLIP_lib.weights import Clip, random_clip, text_tower
 from command_line import run
 from demo.captions import GENERAL_NOUNS, caption_pair
 from demo.categories import PRETRAINING, noun

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, find_backbone, random_clip
+from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, find_backbone
 from AnomalyCLIP_lib.loading import HANDWRITTEN, load
+from AnomalyCLIP_lib.weights import random_clip
 from command_line import run
 from dataset import DatasetIndex, read_index
 from demo.pretrain import save_clip

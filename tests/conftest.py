@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent / "reference"))
 
 import make_weights
 
-from AnomalyCLIP_lib.backbone import find_backbone, random_clip
+from AnomalyCLIP_lib.backbone import find_backbone
+from AnomalyCLIP_lib.weights import random_clip
 from generic_dataset_json import custom
 
 REFERENCE = Path(__file__).parent / "reference" / "reference.npz"

@@ -4,15 +4,16 @@ import json
 import socket
 
 import make_weights
-import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
 
 import AnomalyCLIP_lib
 from AnomalyCLIP_lib import InputError
-from AnomalyCLIP_lib.backbone import find_backbone, fingerprint, load_clip, random_clip, supported_names, tokenize
+from AnomalyCLIP_lib.backbone import find_backbone, supported_names
 from AnomalyCLIP_lib.settings import default_settings, resolve_settings
+from AnomalyCLIP_lib.tokenizer import tokenize
+from AnomalyCLIP_lib.weights import fingerprint, load_clip, random_clip
 
 
 def load_reference(folder, checkpoint="prompts.pth", **settings):
@@ -192,7 +193,6 @@ def test_missing_weight_files_and_tags(tiny_files, monkeypatch, tmp_path):
     def no_network(*_, **__):
         raise OSError("no network in tests")
 
-    monkeypatch.setattr(open_clip, "download_pretrained", no_network)
     monkeypatch.setattr(socket, "create_connection", no_network)
     with pytest.raises(InputError, match=r"not on this machine.*ViT-L-14-336px\.pt.*--pretrained FILE.*demo"):
         load_clip(find_backbone("ViT-L/14@336px"), cache_dir=str(tmp_path))

@@ -11,8 +11,9 @@ from PIL import Image
 
 import AnomalyCLIP_lib
 from AnomalyCLIP_lib import InputError
-from AnomalyCLIP_lib.backbone import find_backbone, load_clip
+from AnomalyCLIP_lib.backbone import find_backbone
 from AnomalyCLIP_lib.visual_encoder import VisualEncoder
+from AnomalyCLIP_lib.weights import load_clip
 
 SIZE = 42
 

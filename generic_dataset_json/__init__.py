@@ -1,0 +1,1 @@
+"""From a dataset's folder to its meta.json: one script per dataset, and one for anybody's own data."""

@@ -1,0 +1,23 @@
+"""Write meta.json for Br35H (brain tumours; no masks).
+
+Its folders `pred` (no labels) and `Br35H-Mask-RCNN` (the same images again) are left out.
+
+    python generic_dataset_json/br35.py --root /data/br35
+"""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that it runs as a script from any folder
+
+from command_line import run
+from generic_dataset_json.building import Builder, run_builder
+from generic_dataset_json.common_layouts import TEST_TREE, YES_NO_LAYOUT
+
+BUILDER = Builder(name="br35", layouts=(YES_NO_LAYOUT, TEST_TREE), class_name="brain")
+main = partial(run_builder, BUILDER)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

@@ -1,0 +1,23 @@
+"""Write meta.json for BrainMRI (brain tumours; no masks).
+
+The download holds its two folders twice; the upper ones are taken.
+
+    python generic_dataset_json/brainmri.py --root /data/brainmri
+"""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that it runs as a script from any folder
+
+from command_line import run
+from generic_dataset_json.building import Builder, run_builder
+from generic_dataset_json.common_layouts import TEST_TREE, YES_NO_LAYOUT
+
+BUILDER = Builder(name="brainmri", layouts=(YES_NO_LAYOUT, TEST_TREE), class_name="brain")
+main = partial(run_builder, BUILDER)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

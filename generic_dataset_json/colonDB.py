@@ -1,0 +1,21 @@
+"""Write meta.json for CVC-ColonDB (polyps; every image is anomalous).
+
+python generic_dataset_json/colonDB.py --root /data/colonDB
+"""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that it runs as a script from any folder
+
+from command_line import run
+from generic_dataset_json.building import Builder, run_builder
+from generic_dataset_json.common_layouts import IMAGES_AND_MASKS, TEST_TREE_WITH_MASKS
+
+BUILDER = Builder(name="colonDB", layouts=(IMAGES_AND_MASKS, TEST_TREE_WITH_MASKS), class_name="colon")
+main = partial(run_builder, BUILDER)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
