@@ -97,9 +97,9 @@ def non_negative(text: str) -> int:
 
 
 def mask_threshold(text: str) -> Literal["auto"] | int:
-    """An argparse type: "auto" or a grey value from 0 to 254."""
+    """An argparse type: "auto" or a grey value; masks of 16 bits have values above 255."""
     if text == "auto":
         return "auto"
-    if not text.isdecimal() or not 0 <= int(text) <= 254:
-        raise argparse.ArgumentTypeError(f"{text} is neither auto nor a grey value from 0 to 254")
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is neither auto nor a grey value of at least 0")
     return int(text)

@@ -7,15 +7,15 @@
 # Variables: PRETRAINED  CLIP weights, a file or an open_clip tag     CHECKPOINT  prompts (default: those in checkpoints/)
 #            SAVE_PATH   default results                              EXTRA_FLAGS more flags for test.py
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+[ -n "${DATA_ROOT:-}" ] || [ $# -eq 0 ] || stop "the datasets $* need DATA_ROOT, the folder that holds them: DATA_ROOT=/data bash test.sh $*"
 prepare_environment requirements.txt
 
 save_path="${SAVE_PATH:-results}"
 read -r -a extra <<<"${EXTRA_FLAGS:-}"
 if [ -z "${DATA_ROOT:-}" ]; then
-    [ $# -eq 0 ] || stop "the datasets $* need DATA_ROOT, the folder that holds them: DATA_ROOT=/data bash test.sh $*"
     echo "DATA_ROOT is not set: testing the embedded demo, a small CLIP of our own (not the paper's model)"
     python -m demo.make_dataset --out data/demo
-    exec python test.py --backbone demo --data_path data/demo/unseen --dataset demo --save_path "$save_path/demo" "${extra[@]}"
+    exec python test.py --backbone demo --data_path data/demo/unseen --dataset demo --save_path "$save_path/demo" ${extra[@]+"${extra[@]}"}
 fi
 
 [ -n "${PRETRAINED:-}" ] && extra+=(--pretrained "$PRETRAINED")
@@ -23,5 +23,5 @@ fi
 found="$(python -m generic_dataset_json.locate --root "$DATA_ROOT" "$@")"
 while IFS=$'\t' read -r name folder; do
     echo "== $name: $folder"
-    python test.py --data_path "$folder" --dataset "$name" --save_path "$save_path/$name" "${extra[@]}"
+    python test.py --data_path "$folder" --dataset "$name" --save_path "$save_path/$name" ${extra[@]+"${extra[@]}"} </dev/null
 done <<<"$found"

@@ -7,14 +7,14 @@
 #
 # Variables: PRETRAINED  CLIP weights, a file or an open_clip tag     EXTRA_FLAGS  more flags for train.py
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+[ -n "${DATA_ROOT:-}" ] || [ $# -eq 0 ] || stop "the datasets $* need DATA_ROOT, the folder that holds them: DATA_ROOT=/data bash train.sh $*"
 prepare_environment requirements.txt
 
 read -r -a extra <<<"${EXTRA_FLAGS:-}"
 if [ -z "${DATA_ROOT:-}" ]; then
-    [ $# -eq 0 ] || stop "the datasets $* need DATA_ROOT, the folder that holds them: DATA_ROOT=/data bash train.sh $*"
     echo "DATA_ROOT is not set: learning the prompts of the embedded demo, a small CLIP of our own (not the paper's model)"
     python -m demo.make_dataset --out data/demo
-    python train.py --backbone demo --train_data_path data/demo/auxiliary --dataset demo_auxiliary --save_path results/demo_training "${extra[@]}"
+    python train.py --backbone demo --train_data_path data/demo/auxiliary --dataset demo_auxiliary --save_path results/demo_training ${extra[@]+"${extra[@]}"}
     newest="$(ls -t results/demo_training/epoch_*.pth | head -n 1)"
     exec python -m demo.report --data_path data/demo/unseen --prompts "$newest"
 fi
@@ -24,5 +24,5 @@ fi
 found="$(python -m generic_dataset_json.locate --root "$DATA_ROOT" "$@")"
 while IFS=$'\t' read -r name folder; do
     echo "== training on $name: $folder"
-    python train.py --train_data_path "$folder" --dataset "$name" --save_path "checkpoints/trained_on_$name" "${extra[@]}"
+    python train.py --train_data_path "$folder" --dataset "$name" --save_path "checkpoints/trained_on_$name" ${extra[@]+"${extra[@]}"} </dev/null
 done <<<"$found"

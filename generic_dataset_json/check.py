@@ -25,7 +25,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that it runs as 
 
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.images import decode_image, decode_mask, read_bytes
-from command_line import run
+from command_line import mask_threshold, run
 from generic_dataset_json.meta_json import DatasetIndex, Entry, read_index
 from generic_dataset_json.names import find_dataset
 
@@ -74,17 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Audit the images and masks that a meta.json lists.")
     parser.add_argument("--root", type=Path, required=True, help="the dataset's folder, or its meta.json")
     parser.add_argument("--dataset", help="the dataset's name, for the paper's counts (default: the folder's name)")
-    parser.add_argument("--mask_threshold", type=_threshold, default="auto", help="auto (default) or a grey value")
+    parser.add_argument("--mask_threshold", type=mask_threshold, default="auto", help="auto (default) or a grey value")
     parser.add_argument("--workers", type=int, default=available_cores(), help="processes (default: all cores)")
     return parser
-
-
-def _threshold(text: str) -> Literal["auto"] | int:
-    if text == "auto":
-        return "auto"
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a grey value of at least 0")
-    return int(text)
 
 
 def available_cores() -> int:
@@ -93,7 +85,7 @@ def available_cores() -> int:
 
 
 def read_files(
-    index: DatasetIndex, mask_threshold: Literal["auto"] | int = "auto", workers: int = 1
+    index: DatasetIndex, threshold: Literal["auto"] | int = "auto", workers: int = 1
 ) -> list[FileFacts]:
     """Read and decode every image of both splits, and its mask, each file once, with a progress bar.
 
@@ -101,7 +93,7 @@ def read_files(
         InputError: a worker process was killed.
     """
     entries = list({entry.image_path: entry for split in ("train", "test") for entry in index.split(split)}.values())
-    look = partial(look_at, mask_threshold=mask_threshold)
+    look = partial(look_at, threshold=threshold)
     if workers < 2:
         return list(tqdm(map(look, entries), total=len(entries), unit="image"))
     try:
@@ -111,7 +103,7 @@ def read_files(
         raise InputError("A process of the audit was killed, for lack of memory probably; lower --workers.") from error
 
 
-def look_at(entry: Entry, mask_threshold: Literal["auto"] | int) -> FileFacts:
+def look_at(entry: Entry, threshold: Literal["auto"] | int) -> FileFacts:
     """Read one image and, where it has one, its mask."""
     size, content, problems = None, "", []
     try:
@@ -121,7 +113,7 @@ def look_at(entry: Entry, mask_threshold: Literal["auto"] | int) -> FileFacts:
         problems.append(("files that cannot be read", str(error)))
     if entry.mask_path is not None:
         try:
-            mask = decode_mask(read_bytes(entry.mask_path), entry.mask_path, mask_threshold)
+            mask = decode_mask(read_bytes(entry.mask_path), entry.mask_path, threshold)
         except InputError as error:
             problems.append(("files that cannot be read", str(error)))
         else:

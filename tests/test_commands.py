@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -321,6 +322,22 @@ def test_a_missing_mask_stops_before_anything_is_written(tiny_files, tiny_datase
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("file", ["test/spot/001.png", "ground_truth/spot/001_mask.png"])
+def test_a_truncated_file_of_a_dataset_is_named(tiny_files, tiny_dataset, trained, tmp_path, file):
+    shutil.copytree(tiny_dataset, tmp_path / "data")
+    path = tmp_path / "data" / "plate" / file
+    path.write_bytes(path.read_bytes()[:70])
+    with pytest.raises(InputError, match=path.name):
+        evaluate_tiny(trained, tiny_files, tmp_path / "data", tmp_path / "out")
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_either_a_dataset_or_images(tiny_dataset):
+    for flags in ([], ["--data_path", str(tiny_dataset), "--image", "a.png"]):
+        with pytest.raises(InputError, match=r"either --data_path .* or --image"):
+            test.main(flags)
+
+
 def test_contradictions_with_a_checkpoint(trained, tiny_files, tiny_dataset, tmp_path, capsys):
     for flag, value in (("--n_ctx", "4"), ("--depth", "2"), ("--t_n_ctx", "1"), ("--backbone", "ViT-B/32")):
         with pytest.raises(InputError, match=f"{flag} {value} contradicts"):
@@ -366,8 +383,6 @@ def test_the_scripts_themselves(trained, tiny_files, tiny_dataset, tmp_path):
 
 def test_mvtec_to_single_image_in_a_moved_folder(tiny_files, tiny_dataset, trained, tmp_path):
     """meta.json holds no absolute path: the dataset can move."""
-    import shutil
-
     moved = tmp_path / "moved here ä"
     shutil.copytree(tiny_dataset, moved)
     assert mvtec.main(["--root", str(moved)]) == 0

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 import AnomalyCLIP_lib
 from AnomalyCLIP_lib import InputError
 from AnomalyCLIP_lib.backbone import find_backbone, supported_names
+from AnomalyCLIP_lib.checkpoint import find_prompts
 from AnomalyCLIP_lib.settings import default_settings, resolve_settings
 from AnomalyCLIP_lib.tokenizer import tokenize
 from AnomalyCLIP_lib.weights import fingerprint, load_clip, random_clip
@@ -290,6 +291,36 @@ def test_files_that_are_no_checkpoint(tmp_path, content):
         AnomalyCLIP_lib.load(checkpoint=tmp_path / "q.pth")
     with pytest.raises(InputError, match="does not exist"):
         AnomalyCLIP_lib.load(checkpoint=tmp_path / "nowhere.pth")
+
+
+@pytest.fixture
+def checkpoint_folders(reference_files, tmp_path, monkeypatch):
+    """A checkpoints/ folder as a user may have it: the authors' folders, and later epochs of our own."""
+    prompts = (reference_files / "prompts.pth").read_bytes()
+    for name in ("9_12_4_multiscale/epoch_15.pth", "9_12_4_multiscale_visa/epoch_2.pth", "trained_on_visa/epoch_9.pth"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(prompts)
+    (tmp_path / "trained_on_visa" / "epoch_10.pth").write_bytes(prompts)
+    (tmp_path / "9_12_4_multiscale_visa" / "epoch_3.pth").write_bytes(b"cut short")
+    monkeypatch.setattr("AnomalyCLIP_lib.checkpoint.CHECKPOINTS", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "tested, expected",
+    [
+        ("mvtec", "trained_on_visa/epoch_10.pth"),  # never prompts that were trained on MVTec AD itself
+        ("visa", "9_12_4_multiscale_visa/epoch_2.pth"),
+        ("kvasir", "9_12_4_multiscale_visa/epoch_2.pth"),
+        (None, "9_12_4_multiscale_visa/epoch_2.pth"),
+    ],
+)
+def test_prompts_are_found_for_what_is_tested(checkpoint_folders, tested, expected):
+    assert find_prompts(find_backbone("ViT-L/14@336px"), tested) == checkpoint_folders / expected
+
+
+def test_released_prompts_are_for_the_papers_backbone_only(checkpoint_folders):
+    assert find_prompts(find_backbone("ViT-L/14"), "visa") is None
 
 
 # --- settings and device -----------------------------------------------------------------------------------------
