@@ -3,6 +3,12 @@
 
 set -euo pipefail
 REPOSITORY="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+for name in DATA_ROOT PRETRAINED CHECKPOINT SAVE_PATH; do # paths are those of the folder where the user stands
+    value="${!name:-}"
+    if [ -e "$value" ] || [[ "$name" == SAVE_PATH && -n "$value" ]]; then
+        [[ "$value" == /* ]] || export "$name=$PWD/$value"
+    fi
+done
 cd "$REPOSITORY"
 
 stop() { # one sentence on standard error, exit code 2
@@ -29,7 +35,8 @@ prepare_environment() { # arguments: requirement files
         if ! .venv/bin/python -c 'import cv2' 2>/dev/null; then
             # opencv-python needs libGL, which containers without a screen lack; the headless build does not
             .venv/bin/python -m pip uninstall --quiet --yes opencv-python >&2
-            .venv/bin/python -m pip install --quiet opencv-python-headless >&2
+            # both builds own the same files, so a headless build that was there before has lost them
+            .venv/bin/python -m pip install --quiet --force-reinstall --no-deps opencv-python-headless >&2
             .venv/bin/python -c 'import cv2' || stop "OpenCV cannot be imported; its message is above"
         fi
         echo "$wanted" >>"$stamp"

@@ -12,14 +12,14 @@ prepare_environment requirements.txt
 
 save_path="${SAVE_PATH:-results}"
 read -r -a extra <<<"${EXTRA_FLAGS:-}"
+[ -n "${PRETRAINED:-}" ] && extra+=(--pretrained "$PRETRAINED")
+[ -n "${CHECKPOINT:-}" ] && extra+=(--checkpoint_path "$CHECKPOINT")
 if [ -z "${DATA_ROOT:-}" ]; then
     echo "DATA_ROOT is not set: testing the embedded demo, a small CLIP of our own (not the paper's model)"
     python -m demo.make_dataset --out data/demo
     exec python test.py --backbone demo --data_path data/demo/unseen --dataset demo --save_path "$save_path/demo" ${extra[@]+"${extra[@]}"}
 fi
 
-[ -n "${PRETRAINED:-}" ] && extra+=(--pretrained "$PRETRAINED")
-[ -n "${CHECKPOINT:-}" ] && extra+=(--checkpoint_path "$CHECKPOINT")
 found="$(python -m generic_dataset_json.locate --root "$DATA_ROOT" "$@")"
 while IFS=$'\t' read -r name folder; do
     echo "== $name: $folder"

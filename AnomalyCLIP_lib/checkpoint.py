@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from AnomalyCLIP_lib.backbone import CHECKPOINTS, OPENAI_NAMES, PAPER_BACKBONE, Backbone
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import atomic_write
-from AnomalyCLIP_lib.settings import Settings
+from AnomalyCLIP_lib.settings import Settings, check_types
 from prompt_ensemble import PromptLearner
 
 FORMAT_VERSION = 1
+UNUSED_TENSORS = "compound_prompt_projections"  # in released files; no computation reads them
 # The authors named their folders after the dataset tested: the first is trained on VisA, the second on MVTec AD.
 TRAINED_ON_FOLDERS = {
     "visa": ("trained_on_visa", "9_12_4_multiscale"),
@@ -34,7 +35,6 @@ class Checkpoint:
         path: where it was read from.
         prompts: ctx_pos, ctx_neg and compound_prompts_text.{i}; the buffers too, where the file has them.
         settings: ours beside the prompts; empty for a file of the authors, but for the prompt sizes.
-        trained_on: the training dataset's label, where the file says so.
     """
 
     path: Path
@@ -43,7 +43,10 @@ class Checkpoint:
 
     @property
     def trained_on(self) -> str | None:
-        return self.settings.get("train_dataset")
+        """The training dataset's label; released files say it by the name of their folder alone."""
+        folder = self.path.resolve().parent.name
+        by_folder = (name for name, folders in TRAINED_ON_FOLDERS.items() if folder in folders)
+        return self.settings.get("train_dataset") or next(by_folder, None)
 
     @property
     def width(self) -> int:
@@ -69,10 +72,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     state = content.get("prompt_learner") if isinstance(content, dict) else None
     if not isinstance(state, dict):
         raise InputError(f"The checkpoint {path} has no 'prompt_learner' entry; give a file written by train.py.")
-    settings = content.get("settings", {})
-    if not isinstance(settings, dict):
-        raise InputError(f"The settings in the checkpoint {path} are not a table; the file is damaged, use another.")
-    prompts = {key: value for key, value in state.items() if not key.startswith("compound_prompt_projections")}
+    settings = check_types(content.get("settings", {}), f"the checkpoint {path}")
+    for key in ("pretrained", "train_dataset", "train_dataset_hash", "fingerprint"):
+        if not isinstance(settings.get(key), str | None):
+            raise InputError(f"The entry {key} in the checkpoint {path} is no text; the file is damaged, use another.")
+    prompts = {str(key): value for key, value in state.items() if not str(key).startswith(UNUSED_TENSORS)}
     return Checkpoint(path, prompts, settings | _prompt_sizes(prompts, path))
 
 
@@ -136,6 +140,9 @@ def fill_prompt_learner(
             raise InputError(f"The entry {key} of {checkpoint.path} has a wrong shape; the file is damaged.")
     n_ctx = prompt_learner.ctx_pos.shape[2]
     for sign in ("pos", "neg"):
+        tokens = state[f"tokenized_prompts_{sign}"]
+        if not (tokens.min() >= 0 and tokens.max() < token_embedding.num_embeddings):
+            raise InputError(f"The tokens in {checkpoint.path} are not CLIP's; the file is damaged.")
         expected = token_embedding(state[f"tokenized_prompts_{sign}"].long())  # (1, 1, 77, W)
         stored = {"prefix": expected[:, :, :1], "suffix": expected[:, :, 1 + n_ctx :]}
         # released files went through fp16, hence the tolerance of half a unit in its last place, and a bit
@@ -172,7 +179,7 @@ def describe_training(
 
     Args:
         fingerprint: of the CLIP weights, from `backbone.fingerprint`.
-        pretrained: open_clip's tag; None where the weights came from a local file or are the demo's.
+        pretrained: open_clip's tag, where one was given; None for a local file and for the backbone's default.
         training: dataset label and hash, epochs, learning rate, batch size, seed, mask threshold.
     """
     return {
@@ -187,7 +194,7 @@ def describe_training(
 
 
 def find_prompts(backbone: Backbone, tested_dataset: str | None = None) -> Path | None:
-    """The newest prompts in checkpoints/ for this backbone, or None.
+    """The prompts in checkpoints/ for this backbone, those of the last epoch, or None.
 
     VisA-trained prompts for MVTec AD; MVTec-trained ones for everything else, as in the paper. A single image
     may use either, MVTec-trained first.
@@ -200,13 +207,13 @@ def find_prompts(backbone: Backbone, tested_dataset: str | None = None) -> Path 
         order = ["mvtec"]
     for trained_on in order:
         for folder in TRAINED_ON_FOLDERS[trained_on]:
-            for path in _newest_first(CHECKPOINTS / folder):
+            for path in _last_epoch_first(CHECKPOINTS / folder):
                 if _fits(path, backbone):
                     return path
     return None
 
 
-def _newest_first(folder: Path) -> list[Path]:
+def _last_epoch_first(folder: Path) -> list[Path]:
     numbered = [
         (int(match[1]), path) for path in folder.glob("epoch_*.pth") if (match := re.search(r"(\d+)$", path.stem))
     ]

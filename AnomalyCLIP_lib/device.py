@@ -19,12 +19,10 @@ def resolve_device(name: str = "auto") -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(1, device=device).item()  # a device that only pretends to compute fails here
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        present = ["cpu"] + [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-        raise InputError(
-            f"--device {name} is not available on this machine; choose auto or one of {', '.join(present)}."
-        ) from error
+        present = ["auto", "cpu"] + [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        raise InputError(f"--device {name} is not available on this machine; choose {' or '.join(present)}.") from error
     return device
 
 

@@ -28,7 +28,13 @@ def load(
     *,
     cache_dir: str | None = None,
     tested_dataset: str | None = None,
-    **settings: Any,
+    feature_map_layer: list[int] | tuple[int, ...] | None = None,
+    dpam: str | None = None,
+    dpam_layer: int | None = None,
+    n_ctx: int | None = None,
+    depth: int | None = None,
+    t_n_ctx: int | None = None,
+    sigma: float | None = None,
 ) -> AnomalyCLIP:
     """Load CLIP, the prompts and the settings.
 
@@ -46,13 +52,24 @@ def load(
         device: "auto", "cpu", "cuda", "cuda:1", ...
         precision: "fp32" (default), "tf32", "bf16" or "fp16".
         cache_dir: where downloaded weights are kept.
-        tested_dataset: label of the dataset to be tested; decides which prompts in checkpoints/ are used.
-        **settings: feature_map_layer, dpam, dpam_layer, n_ctx, depth, t_n_ctx, sigma.
+        tested_dataset: `--dataset` name of what will be tested; decides which prompts in checkpoints/ are used.
+        feature_map_layer, dpam, dpam_layer, n_ctx, depth, t_n_ctx, sigma: see `settings.Settings`.
 
     Raises:
         InputError: anything given does not exist or does not fit.
     """
-    typed = {**settings, "image_size": image_size, "features_list": features_list, "precision": precision}
+    typed = {
+        "image_size": image_size,
+        "features_list": features_list,
+        "feature_map_layer": feature_map_layer,
+        "dpam": dpam,
+        "dpam_layer": dpam_layer,
+        "n_ctx": n_ctx,
+        "depth": depth,
+        "t_n_ctx": t_n_ctx,
+        "sigma": sigma,
+        "precision": precision,
+    }
     architecture, saved = _find_parts(backbone, checkpoint, tested_dataset)
     handwritten = checkpoint == HANDWRITTEN
     return _build(architecture, pretrained, saved, handwritten, False, typed, device, cache_dir)

@@ -52,7 +52,7 @@ class Provenance:
 
     Attributes:
         fingerprint: of the CLIP weights.
-        pretrained: open_clip's tag; None where the weights came from a local file or are the demo's.
+        pretrained: open_clip's tag, where one was given; None for a local file and for the backbone's default.
         checkpoint: the prompts' file; None for handwritten, fresh or no prompts.
         notices: sentences for the user: typed settings that depart from the checkpoint's.
     """

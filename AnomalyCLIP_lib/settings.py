@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, get_type_hints
 
 from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, Backbone
 from AnomalyCLIP_lib.errors import InputError
@@ -12,6 +12,7 @@ PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 
 # Learned tokens have these shapes, so another value is a mistake; everything else may be varied on purpose.
 PROMPT_SIZES = ("n_ctx", "depth", "t_n_ctx")
+LISTS = ("features_list", "feature_map_layer")
 PAPER_IMAGE_SIZE = 518
 
 
@@ -73,7 +74,7 @@ def default_settings(backbone: Backbone) -> Settings:
         "sigma": 4.0,
         "precision": "fp32",
     }
-    return Settings(**values | _typed_values(backbone.defaults))
+    return Settings(**values | _typed_values(check_types(backbone.defaults, f"the config of {backbone.name}")))
 
 
 def resolve_settings(
@@ -110,6 +111,24 @@ def resolve_settings(
     settings = Settings(**default_settings(backbone).__dict__ | kept | given)
     _check(settings, backbone)
     return settings, notices
+
+
+def check_types(values: Any, source: str) -> dict[str, Any]:
+    """Settings that were read from a file, as they are, if their types are right.
+
+    Raises:
+        InputError: it is not a table, or a value of a setting has a wrong type; the sentence names `source`.
+    """
+    if not isinstance(values, dict):
+        raise InputError(f"The settings in {source} are not a table; the file is damaged, use another.")
+    for name, kind in get_type_hints(Settings).items():
+        value = values.get(name)
+        numbers = int | float if kind is float else kind
+        is_list = isinstance(value, list) and all(type(part) is int for part in value)
+        fits = is_list if name in LISTS else isinstance(value, numbers) and not isinstance(value, bool)
+        if value is not None and not fits:
+            raise InputError(f"The setting {name} in {source} has the unusable value {value!r}; use another file.")
+    return values
 
 
 def _typed_values(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,7 +178,7 @@ def _check(settings: Settings, backbone: Backbone) -> None:
             f"--t_n_ctx {settings.t_n_ctx} is out of range: prompts of --n_ctx {settings.n_ctx} take "
             f"1 to {settings.n_ctx + 2} deep tokens."
         )
-    if not 0 <= settings.sigma < float("inf"):
-        raise InputError(f"--sigma {settings.sigma} is no width of a Gaussian filter; give 0 or more pixels.")
+    if not 0 <= settings.sigma <= size:
+        raise InputError(f"--sigma {settings.sigma} is no width of a Gaussian filter; give 0 to {size} pixels.")
     if settings.precision not in PRECISIONS:
         raise InputError(f"--precision {settings.precision} is unknown; choose {', '.join(PRECISIONS)}.")

@@ -6,6 +6,7 @@ writes data/demo/auxiliary and data/demo/unseen, each with its meta.json. The sa
 """
 
 import argparse
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,13 +30,14 @@ def make_dataset(out: Path, pictures: int, seed: int = DEFAULT_SEED, size: int =
     """Draw both parts below `out`.
 
     Args:
-        out: folder, created where it does not exist; files in it are overwritten.
+        out: folder, created where it does not exist; an older dataset in it is replaced.
         pictures: intact pictures per class, and as many damaged ones of other individuals.
         seed: of the pictures.
         size: their side in pixels.
     """
     for part, categories in PARTS.items():
-        for category in tqdm(categories, desc=f"drawing {part}", unit="class", leave=False):
+        shutil.rmtree(out / part, ignore_errors=True)  # pictures of another seed or number would stay in meta.json
+        for category in tqdm(categories, desc=f"drawing {part}", unit="class", leave=False, disable=None):
             folder = out / part / category
             for number in range(pictures):
                 intact = picture_pair(category, size, [seed, 0, number], MINIMUM_DIFFERENCE).intact

@@ -15,6 +15,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that it runs as a script from any folder
 
+from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.images import decode_mask, read_bytes, walk_files
 from command_line import run
 from generic_dataset_json.building import Builder, build, builder_parser, complain, find_layout, unusable_files
@@ -59,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     root = arguments.root
     if arguments.crops:
+        if arguments.out:
+            raise InputError("--out does not go with --crops: meta.json lies beside the crops; leave it away.")
         _cut(root, arguments.crops, arguments.seed)
         root = arguments.crops
     print(build(BUILDER, root, arguments.out, arguments.allow_missing_masks))

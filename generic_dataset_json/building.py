@@ -5,6 +5,7 @@ a layout's labels live in images.
 """
 
 import argparse
+import re
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from generic_dataset_json.names import DatasetFacts, find_dataset
 from generic_dataset_json.pairing import pair_masks
 
 NO_MASK = "anomalous, and no mask was found for it"
+FIELD = re.compile(r"\{(\w+)[^}]*\}")  # of a pattern of paths
 LISTED_FILES = 100
 """How many problems of a dataset are printed before they are only counted."""
 
@@ -133,8 +135,15 @@ def find_layout(builder: Builder, root: Path, files: Mapping[str, int | None]) -
             folders = ", ".join([match.folder, *match.others])
             raise InputError(f"{root} has several folders laid out like {builder.name}, {folders}; give one as --root.")
         return layout, match
-    looked_for = "; ".join(f"{pattern} ({layout.name})" for layout in builder.layouts for pattern in layout.images)
+    looked_for = "; ".join(
+        f"{_readable(pattern)} ({layout.name})" for layout in builder.layouts for pattern in layout.images
+    )
     raise InputError(f"{root} does not look like {builder.name}: no images such as {looked_for}; check --root.")
+
+
+def _readable(pattern: str) -> str:
+    """A pattern of paths as messages show it: its fields as <name>."""
+    return FIELD.sub(r"<\1>", pattern)
 
 
 def complain(root: Path, what: str, problems: Sequence[str], mask_patterns: Sequence[str] = ()) -> None:
@@ -146,10 +155,9 @@ def complain(root: Path, what: str, problems: Sequence[str], mask_patterns: Sequ
         listed.append(f"and {len(problems) - LISTED_FILES} more")
     hint = ""
     if any(NO_MASK in problem for problem in problems):
-        named = (
-            f", named {' or '.join(mask_patterns)}, with or without an ending such as _mask" if mask_patterns else ""
-        )
-        hint = f" (masks are images{named}; --allow_missing_masks goes on without them)"
+        looked_for = " or ".join(map(_readable, mask_patterns))
+        named = f"masks are images named {looked_for}, with or without an ending such as _mask; "
+        hint = f" ({named if mask_patterns else ''}--allow_missing_masks goes on without masks)"
     raise InputError(
         f"{root} ({what}) is not complete, so nothing was written; copy or unpack these again{hint}:\n  "
         + "\n  ".join(listed)

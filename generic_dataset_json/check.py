@@ -25,7 +25,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that it runs as 
 
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.images import decode_image, decode_mask, read_bytes
-from command_line import mask_threshold, run
+from command_line import mask_threshold, positive, run
 from generic_dataset_json.meta_json import DatasetIndex, Entry, read_index
 from generic_dataset_json.names import find_dataset
 
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", type=Path, required=True, help="the dataset's folder, or its meta.json")
     parser.add_argument("--dataset", help="the dataset's name, for the paper's counts (default: the folder's name)")
     parser.add_argument("--mask_threshold", type=mask_threshold, default="auto", help="auto (default) or a grey value")
-    parser.add_argument("--workers", type=int, default=available_cores(), help="processes (default: all cores)")
+    parser.add_argument("--workers", type=positive, default=available_cores(), help="processes (default: all cores)")
     return parser
 
 
@@ -84,9 +84,7 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def read_files(
-    index: DatasetIndex, threshold: Literal["auto"] | int = "auto", workers: int = 1
-) -> list[FileFacts]:
+def read_files(index: DatasetIndex, threshold: Literal["auto"] | int = "auto", workers: int = 1) -> list[FileFacts]:
     """Read and decode every image of both splits, and its mask, each file once, with a progress bar.
 
     Raises:

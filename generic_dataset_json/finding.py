@@ -30,7 +30,10 @@ def find_folders(root: Path) -> tuple[list[tuple[DatasetFacts, Path]], list[str]
         if named and len(fitting) == 1:
             found.append((fitting[0], folder))
         elif fitting:
-            passed_over.append(f"{folder}: laid out like {_names(fitting)}; run the script of the one that it is")
+            passed_over.append(
+                f"{folder}: laid out like {_names(fitting)}; run the script of the one that it is, or custom.py for "
+                "data of your own"
+            )
         elif named:
             passed_over.append(f"{folder}: named like {_names(named)}, laid out like none of them")
     return found, passed_over

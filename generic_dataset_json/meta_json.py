@@ -118,7 +118,7 @@ def read_index(data_path: str | Path) -> DatasetIndex:
     path = Path(data_path)
     if path.is_dir():
         path = path / FILE_NAME
-    data = _load(path)
+    data = _load(path, data_path)
     root = path.parent.resolve()
     if "root" in data:
         if not isinstance(data["root"], str) or not (path.parent / data["root"]).is_dir():
@@ -135,10 +135,12 @@ def read_index(data_path: str | Path) -> DatasetIndex:
     return DatasetIndex(root=root, train=read["train"], test=read["test"])
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path, data_path: str | Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
+        if path.name != FILE_NAME or not path.parent.is_dir():
+            raise InputError(f"{data_path} does not exist; check the data path.") from None
         raise InputError(f"{path} does not exist; build it with the scripts in generic_dataset_json.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; check its permissions.") from error

@@ -80,7 +80,7 @@ def test_a_missing_mask_in_the_middle_shifts_no_other(tmp_path: Path) -> None:
     (root / "bottle/ground_truth/broken_large/001_mask.png").unlink()
     message = _fails(["--root", str(root)])
     assert "bottle/test/broken_large/001.png" in message
-    assert "named {cls}/ground_truth/{specie}/{stem}, with or without an ending" in message
+    assert "named <cls>/ground_truth/<specie>/<stem>, with or without an ending" in message
     assert "002" not in message
     assert not (root / "meta.json").exists()
 
@@ -176,7 +176,7 @@ def test_unknown_classes_are_included_and_missing_ones_told(tmp_path: Path, caps
 
 def test_another_layout_says_what_was_looked_for(tmp_path: Path) -> None:
     write_tree(tmp_path, "somewhere/a.png")
-    assert "{cls}/{split:train|test}/{specie}/{stem}" in _fails(["--root", str(tmp_path)])
+    assert "<cls>/<split>/<specie>/<stem>" in _fails(["--root", str(tmp_path)])
     assert "images/{stem}" in _fails(["--root", str(tmp_path)], kvasir)
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 import AnomalyCLIP_lib
 from AnomalyCLIP_lib import InputError
 from AnomalyCLIP_lib.backbone import find_backbone, supported_names
-from AnomalyCLIP_lib.checkpoint import find_prompts
+from AnomalyCLIP_lib.checkpoint import find_prompts, read_checkpoint
 from AnomalyCLIP_lib.settings import default_settings, resolve_settings
 from AnomalyCLIP_lib.tokenizer import tokenize
 from AnomalyCLIP_lib.weights import fingerprint, load_clip, random_clip
@@ -172,9 +172,7 @@ def test_weights_of_another_architecture_are_refused(tiny_files, half_weights, t
             load_clip(backbone, str(tmp_path / "w.pt"))
 
 
-@pytest.mark.parametrize(
-    "content", [b"<!DOCTYPE html><html></html>", b"", b"\x80\x02cposix\nsystem\nX\x02\x00\x00\x00ls\x85R."]
-)
+@pytest.mark.parametrize("content", [b"<!DOCTYPE html><html></html>", b""])
 @pytest.mark.parametrize("extension", [".pt", ".safetensors"])
 def test_unreadable_weights(tiny_files, tmp_path, content, extension):
     path = tmp_path / f"weights{extension}"
@@ -274,14 +272,29 @@ def test_damaged_checkpoints(reference_files, tmp_path, changes, complaint):
         )
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"<html>404</html>",
-        b"",
-        b"\x80\x02cposix\nsystem\nX\x0a\x00\x00\x00touch /tmp\x85R.",  # a pickle that would run a command
-    ],
-)
+class WritesAFile:
+    """Unpickled without restrictions, it opens a file for writing, as any other code could run."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_code_in_a_checkpoint_or_weight_file_never_runs(tiny_files, tmp_path):
+    marker = tmp_path / "it ran"
+    torch.save({"prompt_learner": WritesAFile(marker)}, tmp_path / "p.pth")
+    with pytest.raises(InputError, match="not a prompt checkpoint"):
+        AnomalyCLIP_lib.load(checkpoint=tmp_path / "p.pth")
+    with pytest.raises(InputError, match="cannot be read as CLIP weights"):
+        load_clip(find_backbone(str(tiny_files / "tiny.json")), str(tmp_path / "p.pth"))
+    assert not marker.exists()
+    torch.load(tmp_path / "p.pth", weights_only=False)["prompt_learner"].close()
+    assert marker.exists()  # it would have, without the restriction
+
+
+@pytest.mark.parametrize("content", [b"<html>404</html>", b""])
 def test_files_that_are_no_checkpoint(tmp_path, content):
     (tmp_path / "p.pth").write_bytes(content)
     with pytest.raises(InputError, match="not a prompt checkpoint"):
@@ -291,6 +304,32 @@ def test_files_that_are_no_checkpoint(tmp_path, content):
         AnomalyCLIP_lib.load(checkpoint=tmp_path / "q.pth")
     with pytest.raises(InputError, match="does not exist"):
         AnomalyCLIP_lib.load(checkpoint=tmp_path / "nowhere.pth")
+
+
+@pytest.mark.parametrize(
+    "settings, complaint",
+    [
+        ([], "not a table"),
+        ({"image_size": "128"}, "image_size .* '128'"),
+        ({"features_list": 8}, "features_list .* 8"),
+        ({"features_list": ["8"]}, "features_list"),
+        ({"sigma": "x"}, "sigma"),
+        ({"dpam": 3}, "dpam"),
+        ({"pretrained": 5}, "pretrained"),
+        ({"backbone": "demo"}, "names no backbone"),
+    ],
+)
+def test_damaged_settings_of_a_checkpoint(reference_files, tmp_path, settings, complaint):
+    content = torch.load(reference_files / "prompts.pth", weights_only=True) | {"settings": settings}
+    torch.save(content, tmp_path / "p.pth")
+    with pytest.raises(InputError, match=complaint) as error:
+        AnomalyCLIP_lib.load(checkpoint=tmp_path / "p.pth")
+    assert "p.pth" in str(error.value)
+
+
+def test_unknown_arguments_are_not_swallowed():
+    with pytest.raises(TypeError, match="sigmaa"):
+        AnomalyCLIP_lib.load("demo", sigmaa=9)
 
 
 @pytest.fixture
@@ -316,7 +355,9 @@ def checkpoint_folders(reference_files, tmp_path, monkeypatch):
     ],
 )
 def test_prompts_are_found_for_what_is_tested(checkpoint_folders, tested, expected):
-    assert find_prompts(find_backbone("ViT-L/14@336px"), tested) == checkpoint_folders / expected
+    found = find_prompts(find_backbone("ViT-L/14@336px"), tested)
+    assert found == checkpoint_folders / expected
+    assert read_checkpoint(found).trained_on == ("visa" if tested == "mvtec" else "mvtec")
 
 
 def test_released_prompts_are_for_the_papers_backbone_only(checkpoint_folders):
@@ -341,6 +382,7 @@ def test_released_prompts_are_for_the_papers_backbone_only(checkpoint_folders):
         ({"dpam_layer": 26}, "--dpam_layer 26"),
         ({"sigma": -1.0}, "--sigma -1.0"),
         ({"sigma": float("nan")}, "--sigma nan"),
+        ({"sigma": 1e9}, "--sigma .* give 0 to 518 pixels"),
         ({"depth": 0}, "--depth 0"),
         ({"depth": 13}, "--depth 13"),
         ({"n_ctx": 0}, "--n_ctx 0"),
@@ -374,7 +416,8 @@ def test_devices_that_are_not_there(tiny_files):
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match=r"--device cuda is not available.*cpu"):
             load_on("cuda")
-    with pytest.raises(InputError, match="--device nonsense"):
-        load_on("nonsense")
+    for name in ("nonsense", "meta"):
+        with pytest.raises(InputError, match=f"--device {name}"):
+            load_on(name)
     with pytest.raises(InputError, match="tf32 exists on CUDA"):
         load_on("cpu", precision="tf32")

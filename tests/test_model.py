@@ -46,7 +46,7 @@ def attention_by_loops(attention, q, k, v):
 
 
 def encode_by_formula(visual, images, layers, dpam, dpam_layer):
-    """SPEC's description of the encoder, written down a second time in its plainest form."""
+    """The encoder written down a second time, in its plainest form."""
     x = F.conv2d(images, visual.conv1.weight, stride=visual.conv1.stride).flatten(2).transpose(1, 2)
     grid, stored = round(x.shape[1] ** 0.5), visual.positional_embedding
     old = round((stored.shape[0] - 1) ** 0.5)
