@@ -19,14 +19,11 @@ from AnomalyCLIP_lib.images import read_image
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from AnomalyCLIP_lib.scoring import image_scores
 from dataset import AnomalyDataset, Entry, read_batches
-from metrics import image_ap, image_auroc, pixel_aupro, pixel_auroc
+from streaming_metrics import METRICS, ClassMetrics, Metrics
 from visualization import overlay, save_picture
 
-METRICS = ("pixel_auroc", "pixel_aupro", "image_auroc", "image_ap")
 LEVELS = ("image-level", "pixel-level", "image-pixel-level")
 PREDICTION_COLUMNS = ("image_path", "cls_name", "label", "anomaly_score")
-
-Metrics = dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ def evaluate(
 ) -> Evaluation:
     """Score all images, class by class, and compute the metrics of SPEC's table.
 
-    Only one class's maps are held at a time, and of those only the ones that have a mask.
+    No map is kept: pixels are counted as they come.
 
     Args:
         classes: per class name its test images.
@@ -119,7 +116,7 @@ def evaluate(
     layers = len(model.settings.map_positions())
     results: dict[str, Metrics] = {}
     predictions: list[tuple[str, str, int, float]] = []
-    current = _ClassResults(level)
+    current = ClassMetrics(level)
     bar = tqdm(total=len(entries), desc="testing", unit="image", leave=False)
     for batch in read_batches(loader):
         if pixels or map_writer is not None:
@@ -132,9 +129,9 @@ def evaluate(
             entry = entries[position]
             if predictions and predictions[-1][1] != entry.class_name:
                 results[predictions[-1][1]] = current.metrics()
-                current = _ClassResults(level)
+                current = ClassMetrics(level)
             predictions.append((entry.relative_path, entry.class_name, entry.anomaly, scores[row]))
-            current.add(entry.anomaly, scores[row])
+            current.add_image(entry.anomaly, scores[row])
             if maps is not None:
                 if pixels and batch["has_mask"][row]:
                     current.add_map(batch["mask"][row].numpy(), maps[row])
@@ -145,36 +142,6 @@ def evaluate(
     if predictions:
         results[predictions[-1][1]] = current.metrics()
     return Evaluation(results, _mean(list(results.values())), predictions)
-
-
-class _ClassResults:
-    """Labels, scores, masks and maps of one class."""
-
-    def __init__(self, level: str):
-        self.level = level
-        self.labels: list[int] = []
-        self.scores: list[float] = []
-        self.masks: list[np.ndarray] = []
-        self.maps: list[np.ndarray] = []
-
-    def add(self, label: int, score: float) -> None:
-        self.labels.append(label)
-        self.scores.append(score)
-
-    def add_map(self, mask: np.ndarray, anomaly_map: np.ndarray) -> None:
-        self.masks.append(mask)
-        self.maps.append(anomaly_map)
-
-    def metrics(self) -> Metrics:
-        values: Metrics = dict.fromkeys(METRICS)
-        if self.level != "image-level" and self.maps:
-            masks, maps = np.stack(self.masks), np.stack(self.maps)
-            values["pixel_auroc"] = pixel_auroc(masks, maps)
-            values["pixel_aupro"] = pixel_aupro(masks, maps)
-        if self.level != "pixel-level":
-            values["image_auroc"] = image_auroc(self.labels, self.scores)
-            values["image_ap"] = image_ap(self.labels, self.scores)
-        return {name: None if value is None else 100 * value for name, value in values.items()}
 
 
 def _mean(classes: Sequence[Metrics]) -> Metrics:
