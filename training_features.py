@@ -18,7 +18,14 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sequential
 from tqdm import tqdm
 
 from AnomalyCLIP_lib.distributed import Ranks
-from AnomalyCLIP_lib.feature_cache import CacheEntry, CacheUnusable, CacheWriter, RowType, content_digests, megabytes
+from AnomalyCLIP_lib.feature_cache import (
+    CacheEntry,
+    CacheUnusable,
+    CacheWriter,
+    RowType,
+    content_digests,
+    readable_size,
+)
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from dataset import AnomalyDataset, read_batches, read_mask
 
@@ -315,7 +322,7 @@ class _Cache:
         image_and_layer = self.features.arrays[self.layers[0]].row_bytes
         return (
             f"feature cache: {len(self.dataset)} images x {layers} {'layer' if layers == 1 else 'layers'} x "
-            f"{megabytes(image_and_layer)}, {megabytes(self.features.size)} in all, "
+            f"{readable_size(image_and_layer)}, {readable_size(self.features.size)} in all, "
             f"{'found' if found else 'to be written'} in {self.folder}"
         )
 

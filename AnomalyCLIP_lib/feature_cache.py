@@ -143,8 +143,8 @@ class CacheEntry:
             free = shutil.disk_usage(self.folder).free
             if free < SPARE * self.size:
                 raise CacheUnusable(
-                    f"The feature cache needs {megabytes(self.size)} and a tenth more, and the disk of {self.folder} "
-                    f"has {megabytes(free)} free; name a folder on another one by --feature_cache."
+                    f"The feature cache needs {readable_size(self.size)} and a tenth more, and the disk of "
+                    f"{self.folder} has {readable_size(free)} free; name a folder on another one by --feature_cache."
                 )
             temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=f".{self.path.name}.", suffix=".partial"))
         except OSError as error:
@@ -257,9 +257,12 @@ def content_digests(paths: Sequence[Path | None]) -> list[str | None]:
         return list(pool.map(digest, paths))
 
 
-def megabytes(size: float) -> str:
-    """A number of bytes for people: in MB below a gigabyte, else in GB."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+def readable_size(size: float) -> str:
+    """A number of bytes for people: 4.2 MB."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size / 1e3:.1f} kB"
 
 
 def _checksum(path: Path) -> tuple[int, int]:
