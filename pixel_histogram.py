@@ -37,6 +37,7 @@ CELLS = 2**20
 WAITING = 4  # times as many values wait to be counted
 HALF = 0x3F000000  # the bits of 0.5 as a float32
 SPAN = 2 * HALF  # keys from one whole number to the next
+BLOCK = 2**14  # values at a time, which stay in the processor's cache
 WHOLE_FROM = 2.0**24  # from here on every float32 is a whole number
 
 
@@ -193,7 +194,7 @@ class PixelHistogram:
 
     def _rows_of(self, ordered: np.ndarray, weights: np.ndarray | None) -> _Rows:
         """Pixels in ascending order as rows: normal ones, or anomalous ones with their weights."""
-        starts = self._starts(ordered)
+        starts = _changes(_keys(ordered) >> self.shift)
         pixels = np.diff(starts, append=len(ordered))
         none = np.zeros(len(starts), np.int64)
         values, largest = ordered[starts], ordered[_ends(starts, ordered)]
@@ -206,10 +207,11 @@ class PixelHistogram:
         values = np.concatenate([part.values for part in parts])
         order = np.argsort(values, kind="stable")  # runs in ascending order, which this merges
         values = values[order]
-        starts = self._starts(values)
+        keys = _keys(values)
+        starts = _changes(keys >> self.shift)
         while len(starts) > self.cells:
             self.shift += 1
-            starts = self._starts(values)
+            starts = _changes(keys >> self.shift)
         largest = np.concatenate([part.largest for part in parts])[order]
         largest = np.maximum.reduceat(largest, starts) if len(starts) else largest
         sums = [
@@ -218,10 +220,12 @@ class PixelHistogram:
         ]
         self._rows = _Rows(values[starts], largest, *sums)
 
-    def _starts(self, ordered: np.ndarray) -> np.ndarray:
-        """Where the next cell begins in values in ascending order."""
-        cells = _keys(ordered) >> self.shift
-        return np.flatnonzero(np.concatenate([np.ones(min(len(cells), 1), bool), cells[1:] != cells[:-1]]))
+
+def _changes(cells: np.ndarray) -> np.ndarray:
+    """Where the next cell begins in cell numbers in ascending order."""
+    changes = np.ones(len(cells), bool)
+    np.not_equal(cells[1:], cells[:-1], out=changes[1:])
+    return np.flatnonzero(changes)
 
 
 def _ends(starts: np.ndarray, ordered: np.ndarray) -> np.ndarray:
@@ -235,15 +239,20 @@ def _sums(column: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 def _keys(values: np.ndarray) -> np.ndarray:
     """A whole number for every float32, int64, in the same order and dense near whole numbers."""
+    keys = np.empty(len(values), np.int64)
+    for start in range(0, len(values), BLOCK):
+        keys[start : start + BLOCK] = _keys_of_block(values[start : start + BLOCK])
+    return keys
+
+
+def _keys_of_block(values: np.ndarray) -> np.ndarray:
     size = np.abs(values)
     whole = np.floor(size)
     fraction = size - whole  # exact, and so is 1 - fraction from one half on
-    near_zero = fraction.view(np.int32)
-    near_one = SPAN - (1 - fraction).view(np.int32)
-    keys = np.where(fraction < 0.5, near_zero, near_one).astype(np.int64)
-    keys += np.minimum(whole, WHOLE_FROM).astype(np.int64) * SPAN
-    large = size >= WHOLE_FROM
-    if large.any():
+    keys = np.where(fraction < 0.5, fraction.view(np.int32), SPAN - (1 - fraction).view(np.int32)).astype(np.int64)
+    if len(size) and size.max() >= 1:
+        keys += np.minimum(whole, WHOLE_FROM).astype(np.int64) * SPAN
+        large = size >= WHOLE_FROM
         keys[large] += size[large].view(np.int32) - int(np.float32(WHOLE_FROM).view(np.int32))
     return np.where(values < 0, -keys, keys)
 
