@@ -259,7 +259,7 @@ def read_batches(loader: DataLoader[dict[str, Any]]) -> Iterator[dict[str, Any]]
 
 
 def _worker_death(message: str, dataset: Any) -> str:
-    dead = {int(number) for number in re.findall(r"\d+", message.partition("pid")[2].partition(")")[0])}
+    dead = {int(number) for number in re.findall(r"\d+", message)}
     files = dataset.in_hand(dead) if isinstance(dataset, AnomalyDataset) else []
     reading = f" while it read {_names(files)}" if files else ""
     return (

@@ -259,10 +259,10 @@ def content_digests(paths: Sequence[Path | None]) -> list[str | None]:
 
 def readable_size(size: float) -> str:
     """A number of bytes for people: 4.2 MB."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= factor:
             return f"{size / factor:.1f} {unit}"
-    return f"{size / 1e3:.1f} kB"
+    return f"{size:.0f} B"
 
 
 def _checksum(path: Path) -> tuple[int, int]:
