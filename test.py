@@ -110,6 +110,7 @@ def _load(arguments: argparse.Namespace, backbone: str | None, ranks: Ranks) -> 
         cache_dir=arguments.cache_dir,
         tested_dataset=arguments.dataset,
         sigma=arguments.sigma,
+        compile=arguments.compile,
         **typed,
     )
 

@@ -59,6 +59,7 @@ def _prepare_and_train(arguments: argparse.Namespace, ranks: Ranks) -> None:
         typed_settings(arguments),
         ranks.device,
         arguments.cache_dir,
+        arguments.compile,
     )
     save_path = output_folder(arguments.save_path or f"checkpoints/trained_on_{arguments.dataset}", "--save_path")
     log = open_log(save_path) if ranks.is_main else silent_log()

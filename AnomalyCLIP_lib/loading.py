@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from AnomalyCLIP_lib.backbone import DEMO_FOLDER, PAPER_BACKBONE, Backbone, backbone_from_description, find_backbone
 from AnomalyCLIP_lib.checkpoint import Checkpoint, check_width, fill_prompt_learner, find_prompts, read_checkpoint
 from AnomalyCLIP_lib.device import prepare_precision, resolve_device
@@ -28,6 +30,7 @@ def load(
     *,
     cache_dir: str | None = None,
     tested_dataset: str | None = None,
+    compile: bool = False,
     **settings: Any,
 ) -> AnomalyCLIP:
     """Load CLIP, the prompts and the settings.
@@ -47,6 +50,7 @@ def load(
         precision: "fp32" (default), "tf32", "bf16" or "fp16".
         cache_dir: where downloaded weights are kept.
         tested_dataset: label of the dataset to be tested; decides which prompts in checkpoints/ are used.
+        compile: run the image encoder through torch.compile: its first batch takes a minute or more.
         **settings: feature_map_layer, dpam, dpam_layer, n_ctx, depth, t_n_ctx, sigma.
 
     Raises:
@@ -55,7 +59,8 @@ def load(
     typed = {**settings, "image_size": image_size, "features_list": features_list, "precision": precision}
     architecture, saved = _find_parts(backbone, checkpoint, tested_dataset)
     handwritten = checkpoint == HANDWRITTEN
-    return _build(architecture, pretrained, saved, handwritten, False, typed, device, cache_dir)
+    model = _build(architecture, pretrained, saved, handwritten, False, typed, device, cache_dir)
+    return _compiled(model) if compile else model
 
 
 def load_for_training(
@@ -65,6 +70,7 @@ def load_for_training(
     typed: Mapping[str, Any],
     device: str = "auto",
     cache_dir: str | None = None,
+    compile: bool = False,
 ) -> AnomalyCLIP:
     """As `load`, with freshly drawn prompts, or those of the checkpoint `init_from` as a start.
 
@@ -73,7 +79,8 @@ def load_for_training(
     """
     saved = read_checkpoint(init_from) if init_from is not None else None
     architecture = _architecture(backbone, saved)
-    return _build(architecture, pretrained, saved, False, True, typed, device, cache_dir)
+    model = _build(architecture, pretrained, saved, False, True, typed, device, cache_dir)
+    return _compiled(model) if compile else model
 
 
 def weights_at_hand(backbone: Backbone, pretrained: str | None = None, cache_dir: str | None = None) -> bool:
@@ -82,6 +89,17 @@ def weights_at_hand(backbone: Backbone, pretrained: str | None = None, cache_dir
         return weight_file(backbone, pretrained, cache_dir, download=False).is_file()
     except InputError:
         return False
+
+
+def _compiled(model: AnomalyCLIP) -> AnomalyCLIP:
+    """Have torch.compile translate the image encoder at its first batch."""
+    try:
+        torch.compile(torch.neg)(torch.zeros(1, device=model.device))  # a missing compiler shows here, in seconds
+    except Exception as error:  # every backend has error types of its own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise InputError(f"--compile does not work on this machine ({reason}); leave it away.") from error
+    model.visual_encoder.compile()
+    return model
 
 
 def _find_parts(

@@ -160,3 +160,26 @@ def test_bf16_stays_near_fp32(reference_files):
     truth = F.interpolate(torch.from_numpy(np.stack(masks))[:, None].float(), 126)[:, 0].numpy().ravel() > 0
     aurocs = [100 * roc_auc_score(truth, result.anomaly_map.numpy().ravel()) for result in results]
     assert aurocs[0] == pytest.approx(aurocs[1], abs=0.1)
+
+
+def test_compile_flag_translates_the_encoder(tiny_files, images, monkeypatch):
+    """Tracing takes half a minute, so here only what is handed to torch.compile is looked at."""
+    expected, handed = load_tiny(tiny_files).predict(images), []
+
+    def fake(function, *_, **__):
+        handed.append(function)
+        return function
+
+    monkeypatch.setattr(torch, "compile", fake)
+    model = load_tiny(tiny_files, compile=True)
+    assert handed[-1].__self__ is model.visual_encoder
+    assert torch.equal(model.predict(images).anomaly_map, expected.anomaly_map)
+
+
+def test_without_a_compiler_there_is_a_sentence(tiny_files, monkeypatch):
+    def no_compiler(*_, **__):
+        raise RuntimeError("No working C++ compiler found")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    with pytest.raises(AnomalyCLIP_lib.InputError, match=r"--compile does not work .*C\+\+ compiler.*leave it away"):
+        load_tiny(tiny_files, compile=True)
