@@ -240,6 +240,8 @@ class _Cache:
                 state = "unusable"
                 do_without(error)
             state = ranks.from_main(state)
+        if state == "complete":
+            ranks.finish()  # reading from the cache is work for one: the others need not wait for it
         return state == "complete"
 
     def _prepare(self, writing: ExitStack, tell: Callable[[str], object]) -> CacheWriter | None:

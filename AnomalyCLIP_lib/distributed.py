@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
 from typing import Any, TypeVar
@@ -30,7 +30,7 @@ TIMEOUT = timedelta(minutes=60)
 
 T = TypeVar("T")
 _ENVIRONMENT = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-_FAILURES = "anomalyclip/failures"
+_FAILURES, _DONE = "anomalyclip/failures", "anomalyclip/done"
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,13 @@ class Ranks:
         rank: 0 for the main process.
         size: how many there are.
         device: the name of the device that this process computes on, or "auto".
+        store: where the processes leave one another notes; None for a process that is alone.
     """
 
     rank: int = 0
     size: int = 1
     device: str = "auto"
+    store: Any = field(default=None, repr=False, compare=False)
 
     @property
     def is_main(self) -> bool:
@@ -110,6 +112,23 @@ class Ranks:
                     dist.recv(tensor, src=source)
             yield received
 
+    def finish(self) -> None:
+        """Wait until all processes have come here; after it each goes its own way and may end.
+
+        By notes in the store: a process that ended earlier would cut off the last messages to the others.
+        """
+        if self.size == 1:
+            return
+        try:
+            self.store.set(f"{_DONE}/{self.rank}", "")
+            self.store.wait([f"{_DONE}/{rank}" for rank in range(self.size)], TIMEOUT)
+        except RuntimeError as error:
+            if self.is_main:
+                raise InputError(
+                    "Another process of this run has ended; look for its message, then start the run again."
+                ) from error
+            # else the main process, which may hold the store, saw everybody here and has ended already
+
 
 ALONE = Ranks()
 
@@ -156,7 +175,9 @@ def process_group(device: str) -> Iterator[Ranks]:
             dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
         except (RuntimeError, ValueError) as error:
             raise InputError(f"The {size} processes of this run did not find one another: {error}") from error
-        yield Ranks(rank, size, own)
+        ranks = Ranks(rank, size, own, store)
+        yield ranks
+        ranks.finish()
         dist.destroy_process_group()
     except BaseException as error:
         _end(error, store)
@@ -190,8 +211,8 @@ def _end(error: BaseException, store: Any) -> None:
     """
     try:
         first = store is None or store.add(_FAILURES, 1) == 1
-    except RuntimeError:  # whoever held the store has ended
-        first = True
+    except RuntimeError:  # the process that held the store has ended, with its own message
+        first = False
     if first:
         if isinstance(error, InputError):
             print(f"error: {error}", file=sys.stderr)
