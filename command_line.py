@@ -66,6 +66,9 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_WORKERS,
         help="processes that read images (default: %(default)s)",
     )
+    machine.add_argument(
+        "--compile", action="store_true", help="translate the image encoder by torch.compile: slow start, then faster"
+    )
     parser.add_argument("--seed", type=non_negative, default=111, help="default: %(default)s")
     parser.add_argument(
         "--mask_threshold",

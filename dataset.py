@@ -1,13 +1,15 @@
 """A dataset as training and testing see it: what its meta.json lists, checked, and read image by image."""
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+import re
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.images import (
@@ -36,6 +38,9 @@ __all__ = [
 
 NAMED_FILES = 10
 """How many files an error names before it only counts."""
+
+MOST_WORKERS = 256
+"""Of more worker processes than that, the file that one died on may go unnamed."""
 
 
 class AnomalyDataset(Dataset[dict[str, Any]]):
@@ -72,11 +77,31 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         self.image_size = image_size
         self.mask_threshold: Literal["auto"] | int = mask_threshold
         self.with_masks = with_masks
+        # Per worker its process number and what it is reading, or -1: in shared memory, to be seen after its death.
+        self._in_hand = torch.full((MOST_WORKERS, 2), -1).share_memory_()
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        worker = get_worker_info()
+        if worker is None:
+            return self._read(index)
+        place = worker.id % MOST_WORKERS
+        self._in_hand[place] = torch.tensor([os.getpid(), index])
+        item = self._read(index)
+        self._in_hand[place, 1] = -1
+        return item
+
+    def in_hand(self, processes: Container[int]) -> list[Path]:
+        """The images that these worker processes are reading, or were reading when they died."""
+        return [
+            self.entries[index].image_path
+            for process, index in self._in_hand.tolist()
+            if process in processes and index >= 0
+        ]
+
+    def _read(self, index: int) -> dict[str, Any]:
         entry = self.entries[index]
         has_mask = entry.anomaly == 0 or (self.with_masks and entry.mask_path is not None)
         mask = np.zeros((self.image_size, self.image_size), np.uint8)
@@ -216,12 +241,31 @@ def _count(number: int, one: str, many: str) -> str:
 def read_batches(loader: DataLoader[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Iterate over a loader; an image that cannot be read ends it with the plain InputError sentence.
 
-    torch raises a worker's exception again with a page of traceback as its message.
+    torch raises a worker's exception again with a page of traceback as its message, and says of a worker that the
+    system killed nothing but its number.
+
+    Raises:
+        InputError: an image cannot be read, or a worker died; the sentence names the file.
     """
     try:
         yield from loader
     except InputError as error:
         raise unwrap_worker_error(error) from None
+    except RuntimeError as error:
+        message = str(error).splitlines()[0] if str(error) else ""
+        if "DataLoader worker" not in message:
+            raise
+        raise InputError(_worker_death(message, loader.dataset)) from error
+
+
+def _worker_death(message: str, dataset: Any) -> str:
+    dead = {int(number) for number in re.findall(r"\d+", message)}
+    files = dataset.in_hand(dead) if isinstance(dataset, AnomalyDataset) else []
+    reading = f" while it read {_names(files)}" if files else ""
+    return (
+        f"A process that reads images died{reading} ({message.strip()}); look at that file, or lower --workers if the "
+        "machine is short of memory."
+    )
 
 
 def unwrap_worker_error(error: InputError) -> InputError:

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,22 +13,21 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from tabulate import tabulate
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from tqdm import tqdm
 
+from AnomalyCLIP_lib.distributed import ALONE, Ranks
+from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import atomic_write
 from AnomalyCLIP_lib.images import read_image
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from AnomalyCLIP_lib.scoring import image_scores
 from dataset import AnomalyDataset, Entry, read_batches
-from metrics import image_ap, image_auroc, pixel_aupro, pixel_auroc
+from streaming_metrics import METRICS, ClassMetrics, Metrics
 from visualization import overlay, save_picture
 
-METRICS = ("pixel_auroc", "pixel_aupro", "image_auroc", "image_ap")
 LEVELS = ("image-level", "pixel-level", "image-pixel-level")
 PREDICTION_COLUMNS = ("image_path", "cls_name", "label", "anomaly_score")
-
-Metrics = dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -60,25 +61,34 @@ class MapWriter:
 
     Args:
         folder: where they go, mirroring the dataset's folders.
+        entries: all images of the run, in their order.
         pictures_per_class: how many of each label.
         save_maps: also write every smoothed map as (S, S) float32 .npy.
     """
 
-    def __init__(self, folder: Path, pictures_per_class: int, save_maps: bool):
+    def __init__(self, folder: Path, entries: Sequence[Entry], pictures_per_class: int, save_maps: bool):
         self.folder = folder
-        self.pictures_per_class = pictures_per_class
         self.save_maps = save_maps
-        self.drawn: dict[tuple[str, int], int] = {}
+        self.drawn: set[str] = set()  # chosen beforehand, so that several processes agree
+        counts: Counter[tuple[str, int]] = Counter()
+        for entry in entries:
+            key = (entry.class_name, entry.anomaly)
+            if counts[key] < pictures_per_class:
+                counts[key] += 1
+                self.drawn.add(entry.relative_path)
+
+    def wants(self, entry: Entry) -> bool:
+        """Whether anything is written for this image."""
+        return self.save_maps or entry.relative_path in self.drawn
 
     def __call__(self, entry: Entry, anomaly_map: np.ndarray, layers: int) -> None:
+        if not self.wants(entry):
+            return
         target = self.folder / entry.relative_path
-        key = (entry.class_name, entry.anomaly)
-        if self.drawn.get(key, 0) < self.pictures_per_class:
-            self.drawn[key] = self.drawn.get(key, 0) + 1
-            target.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if entry.relative_path in self.drawn:
             save_picture(overlay(read_image(entry.image_path), anomaly_map, layers), target.with_suffix(".png"))
         if self.save_maps:
-            target.parent.mkdir(parents=True, exist_ok=True)
             save_map(anomaly_map, target.with_suffix(".npy"))
 
 
@@ -90,97 +100,124 @@ def save_map(anomaly_map: np.ndarray, path: Path) -> None:
 
 def evaluate(
     model: AnomalyCLIP,
-    classes: dict[str, list[Entry]],
+    classes: Mapping[str, Sequence[Entry]],
     level: str = "image-pixel-level",
     mask_threshold: Literal["auto"] | int = "auto",
     batch_size: int = 8,
     workers: int = 0,
     map_writer: MapWriter | None = None,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Score all images, class by class, and compute the metrics of SPEC's table.
 
-    Only one class's maps are held at a time, and of those only the ones that have a mask.
+    Neither images nor maps are kept: each one is counted and let go. Processes of one run share the batches and get
+    the same result.
 
     Args:
         classes: per class name its test images.
         level: "image-level", "pixel-level" or "image-pixel-level".
         mask_threshold: the grey value above which a mask is anomalous, or "auto".
-        map_writer: receives every entry and its smoothed map.
+        map_writer: receives the entries that it wants, each with its smoothed map.
+        ranks: the place of this process in the run.
 
     Raises:
-        InputError: an image or mask cannot be read.
+        InputError: an image or mask cannot be read, or a score is not finite.
     """
-    pixels = level != "image-level"
+    classes = {name: part for name, part in classes.items() if part}
     entries = [entry for part in classes.values() for entry in part]
+    names = [name for name, part in classes.items() for _ in part]
+    pixels = level != "image-level"
+    # Without a single mask there are no pixel metrics, and normal images need no map either.
+    with_masks = {name for name, part in classes.items() if pixels and any(entry.mask_path for entry in part)}
     dataset = AnomalyDataset(entries, model.preprocess, model.settings.image_size, mask_threshold, with_masks=pixels)
-    loader = DataLoader(dataset, batch_size=batch_size, num_workers=workers, pin_memory=model.device.type == "cuda")
+    loader = DataLoader(
+        dataset,
+        batch_sampler=ranks.shared(BatchSampler(SequentialSampler(entries), batch_size, drop_last=False)),
+        num_workers=workers,
+        pin_memory=model.device.type == "cuda",
+    )
     with torch.no_grad():
         text_features = model.text_features()
     layers = len(model.settings.map_positions())
-    results: dict[str, Metrics] = {}
-    predictions: list[tuple[str, str, int, float]] = []
-    current = _ClassResults(level)
-    bar = tqdm(total=len(entries), desc="testing", unit="image", leave=False)
-    for batch in read_batches(loader):
-        if pixels or map_writer is not None:
+    results = _ResultsByClass(list(classes), level, ranks)
+    own_scores: dict[int, float] = {}  # by position
+    for batch in tqdm(
+        read_batches(loader), total=len(loader), desc="testing", unit="batch", leave=False, disable=not ranks.is_main
+    ):
+        positions = batch["index"].tolist()
+        counted = [
+            names[position] in with_masks and bool(batch["has_mask"][row]) for row, position in enumerate(positions)
+        ]
+        drawn = [map_writer is not None and map_writer.wants(entries[position]) for position in positions]
+        if any(counted) or any(drawn):
             prediction = model.score(batch["image"], text_features)
             scores, maps = prediction.anomaly_score.tolist(), prediction.anomaly_map.numpy()
         else:  # without maps the local path is not needed
             image_features, _ = model.encode_image(batch["image"], features_list=())
             scores, maps = image_scores(image_features, text_features).tolist(), None
-        for row, position in enumerate(batch["index"].tolist()):
+        for row, position in enumerate(positions):
             entry = entries[position]
-            if predictions and predictions[-1][1] != entry.class_name:
-                results[predictions[-1][1]] = current.metrics()
-                current = _ClassResults(level)
-            predictions.append((entry.relative_path, entry.class_name, entry.anomaly, scores[row]))
-            current.add(entry.anomaly, scores[row])
-            if maps is not None:
-                if pixels and batch["has_mask"][row]:
-                    current.add_map(batch["mask"][row].numpy(), maps[row])
-                if map_writer is not None:
-                    map_writer(entry, maps[row], layers)
-        bar.update(len(scores))
-    bar.close()
-    if predictions:
-        results[predictions[-1][1]] = current.metrics()
-    return Evaluation(results, _mean(list(results.values())), predictions)
+            finite = math.isfinite(scores[row]) and (maps is None or bool(np.isfinite(maps[row]).all()))
+            if not finite:
+                raise InputError(
+                    f"The scores of {entry.image_path} are not finite; use --precision fp32, or other prompts."
+                )
+            own_scores[position] = scores[row]
+            current = results.of(names[position])
+            current.add_image(entry.anomaly, scores[row])
+            if maps is not None and counted[row]:
+                current.add_map(batch["mask"][row].numpy(), maps[row])
+            if maps is not None and drawn[row] and map_writer is not None:
+                map_writer(entry, maps[row], layers)
+    metrics = results.metrics()
+    gathered = sorted(pair for part in ranks.gathered(own_scores) for pair in part.items())
+    predictions = [
+        (entries[position].relative_path, entries[position].class_name, entries[position].anomaly, score)
+        for position, score in gathered
+    ]
+    return ranks.from_main(Evaluation(metrics, _mean(list(metrics.values())), predictions))
 
 
-class _ClassResults:
-    """Labels, scores, masks and maps of one class."""
+class _ResultsByClass:
+    """The metrics of classes that come one after the other; only one class is held at a time.
 
-    def __init__(self, level: str):
-        self.level = level
-        self.labels: list[int] = []
-        self.scores: list[float] = []
-        self.masks: list[np.ndarray] = []
-        self.maps: list[np.ndarray] = []
+    Processes that share the images bring their parts of a class together as soon as each has left it.
+    """
 
-    def add(self, label: int, score: float) -> None:
-        self.labels.append(label)
-        self.scores.append(score)
+    def __init__(self, names: Sequence[str], level: str, ranks: Ranks):
+        self.names, self.level, self.ranks = names, level, ranks
+        self.done: dict[str, Metrics] = {}
+        self.position = 0
+        self.current = ClassMetrics(level)
 
-    def add_map(self, mask: np.ndarray, anomaly_map: np.ndarray) -> None:
-        self.masks.append(mask)
-        self.maps.append(anomaly_map)
+    def of(self, name: str) -> ClassMetrics:
+        """Where to add an image of this class; the classes before it are complete."""
+        while self.names[self.position] != name:
+            self._close()
+        return self.current
 
-    def metrics(self) -> Metrics:
-        values: Metrics = dict.fromkeys(METRICS)
-        if self.level != "image-level" and self.maps:
-            masks, maps = np.stack(self.masks), np.stack(self.maps)
-            values["pixel_auroc"] = pixel_auroc(masks, maps)
-            values["pixel_aupro"] = pixel_aupro(masks, maps)
-        if self.level != "pixel-level":
-            values["image_auroc"] = image_auroc(self.labels, self.scores)
-            values["image_ap"] = image_ap(self.labels, self.scores)
-        return {name: None if value is None else 100 * value for name, value in values.items()}
+    def metrics(self) -> dict[str, Metrics]:
+        """Of all classes, on the main process; on the others empty ones."""
+        while self.position < len(self.names):
+            self._close()
+        return self.done
+
+    def _close(self) -> None:
+        merged: ClassMetrics | None = None
+        for part in self.ranks.one_by_one(self.current):
+            if merged is None:
+                merged = part
+            else:
+                merged.merge(part)
+        self.done[self.names[self.position]] = merged.metrics() if merged is not None else {}
+        self.position += 1
+        self.current = ClassMetrics(self.level)
 
 
 def _mean(classes: Sequence[Metrics]) -> Metrics:
     means: Metrics = {}
     for name in METRICS:
-        values = [value for row in classes if (value := row[name]) is not None]
+        values = [value for row in classes if (value := row.get(name)) is not None]
         means[name] = float(np.mean(values)) if values else None
     return means
 

@@ -2,14 +2,18 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePath
 
 import torch
 from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
+from AnomalyCLIP_lib.distributed import ALONE, Ranks
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.images import list_images, read_image
 from AnomalyCLIP_lib.model import AnomalyCLIP
@@ -56,11 +60,17 @@ def find_pictures(paths: Sequence[str]) -> list[Picture]:
 
 
 def score_pictures(
-    model: AnomalyCLIP, pictures: Sequence[Picture], save_path: Path, batch_size: int, save_maps: bool
+    model: AnomalyCLIP,
+    pictures: Sequence[Picture],
+    save_path: Path,
+    batch_size: int,
+    save_maps: bool,
+    ranks: Ranks = ALONE,
 ) -> int:
     """Score pictures and print `path<TAB>score` a line; write predictions.csv, overlays and, if asked for, maps.
 
-    A file that cannot be read is told on standard error and the others go on.
+    A file that cannot be read is told on standard error and the others go on. Processes of one run share the
+    pictures; the main one prints, in their order, and writes predictions.csv.
 
     Returns:
         the exit code: 0, or 1 where a file among several was bad.
@@ -68,27 +78,36 @@ def score_pictures(
     Raises:
         InputError: the only file is bad, or all of them are.
     """
-    layers = len(model.settings.map_positions())
     with torch.no_grad():
         text_features = model.text_features()
     rows: list[tuple[str, str, str, float]] = []
     bad: list[str] = []
-    bar = tqdm(total=len(pictures), desc="scoring", unit="image", leave=False, disable=len(pictures) == 1)
-    for batch in _batches(pictures, batch_size, bad):
-        tensors = torch.stack([model.preprocess(image) for _, image in batch])
-        prediction = model.score(tensors, text_features)
-        for (picture, image), score, anomaly_map in zip(
-            batch, prediction.anomaly_score.tolist(), prediction.anomaly_map.numpy(), strict=True
-        ):
-            target = save_path / picture.output
-            target.parent.mkdir(parents=True, exist_ok=True)
-            save_picture(overlay(image, anomaly_map, layers), target.with_name(target.name + ".png"))
-            if save_maps:
-                save_map(anomaly_map, target.with_name(target.name + ".npy"))
-            rows.append((str(picture.path), "", "", score))
-            bar.write(f"{picture.path}\t{score:.6f}", file=sys.stdout)
-        bar.update(len(batch))
+    batches = [pictures[start : start + batch_size] for start in range(0, len(pictures), batch_size)]
+    bar = tqdm(
+        total=len(pictures), desc="scoring", unit="image", leave=False, disable=len(pictures) == 1 or not ranks.is_main
+    )
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        own = batches[ranks.rank :: ranks.size]
+        ahead = [reader.submit(_read, model, own[0])] if own else []
+        for turn in range(-(-len(batches) // ranks.size)):
+            outcome: list[tuple[Picture, float | str]] = []
+            if turn < len(own):
+                readings = ahead.pop().result()
+                if turn + 1 < len(own):  # read while the model computes
+                    ahead.append(reader.submit(_read, model, own[turn + 1]))
+                outcome = _score_batch(model, text_features, own[turn], readings, save_path, save_maps)
+            for picture, score in chain.from_iterable(ranks.gathered(outcome)):
+                if isinstance(score, str):
+                    bad.append(score)
+                    if len(pictures) > 1:
+                        bar.write(f"error: {score}", file=sys.stderr)
+                else:
+                    rows.append((str(picture.path), "", "", score))
+                    bar.write(f"{picture.path}\t{score:.6f}", file=sys.stdout)
+                bar.update()
     bar.close()
+    if not ranks.is_main:
+        return 0
     if not rows:
         raise InputError(bad[0] if len(bad) == 1 else f"None of the {len(bad)} images could be read.")
     write_predictions(rows, save_path / "predictions.csv")
@@ -97,20 +116,46 @@ def score_pictures(
     return 1 if bad else 0
 
 
-def _batches(
-    pictures: Sequence[Picture], batch_size: int, bad: list[str]
-) -> Iterator[list[tuple[Picture, Image.Image]]]:
-    """Batches of pictures that could be read; sentences about the others are appended to `bad` and printed."""
-    batch = []
+Reading = tuple[Image.Image, Tensor] | str
+"""A picture and what the model reads of it, (3, S, S); or a sentence that says why there is none."""
+
+
+def _read(model: AnomalyCLIP, pictures: Sequence[Picture]) -> list[Reading]:
+    readings: list[Reading] = []
     for picture in pictures:
         try:
-            batch.append((picture, read_image(picture.path)))
+            image = read_image(picture.path)
+            readings.append((image, model.preprocess(image)))
         except InputError as error:
-            bad.append(str(error))
-            if len(pictures) > 1:
-                print(f"error: {error}", file=sys.stderr)
-        if len(batch) == batch_size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+            readings.append(str(error))
+    return readings
+
+
+def _score_batch(
+    model: AnomalyCLIP,
+    text_features: Tensor,
+    pictures: Sequence[Picture],
+    readings: Sequence[Reading],
+    save_path: Path,
+    save_maps: bool,
+) -> list[tuple[Picture, float | str]]:
+    """Per picture its score, its heat map being written, or the sentence about it."""
+    tensors = [reading[1] for reading in readings if not isinstance(reading, str)]
+    if not tensors:
+        return [(picture, str(reading)) for picture, reading in zip(pictures, readings, strict=True)]
+    prediction = model.score(torch.stack(tensors), text_features)
+    scored = zip(prediction.anomaly_score.tolist(), prediction.anomaly_map.numpy(), strict=True)
+    layers = len(model.settings.map_positions())
+    outcome: list[tuple[Picture, float | str]] = []
+    for picture, reading in zip(pictures, readings, strict=True):
+        if isinstance(reading, str):
+            outcome.append((picture, reading))
+            continue
+        score, anomaly_map = next(scored)
+        target = save_path / picture.output
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save_picture(overlay(reading[0], anomaly_map, layers), target.with_name(target.name + ".png"))
+        if save_maps:
+            save_map(anomaly_map, target.with_name(target.name + ".npy"))
+        outcome.append((picture, score))
+    return outcome

@@ -2,6 +2,7 @@
 
 python test.py --data_path /data/visa --dataset visa
 python test.py --image part.png another_folder/
+torchrun --nproc_per_node=4 test.py ...     # four processes share the images
 """
 
 import argparse
@@ -11,16 +12,18 @@ from typing import Any
 
 from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, PAPER_BACKBONE, find_backbone
 from AnomalyCLIP_lib.checkpoint import find_prompts
+from AnomalyCLIP_lib.distributed import Ranks, process_group
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import output_folder
 from AnomalyCLIP_lib.loading import load, weights_at_hand
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from command_line import add_model_flags, positive, run, typed_settings
 from dataset import DatasetIndex, check_images, check_masks, read_index, summary
-from evaluation import LEVELS, METRICS, MapWriter, evaluate, write_results
+from evaluation import LEVELS, MapWriter, evaluate, write_results
 from generic_dataset_json.names import find_dataset
 from single_images import find_pictures, score_pictures
-from utils import open_log, set_seed
+from streaming_metrics import METRICS
+from utils import open_log, set_seed, silent_log
 
 PICTURES_PER_CLASS = 3
 
@@ -30,17 +33,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if bool(arguments.image) == bool(arguments.data_path):
         raise InputError("Give either --data_path (a dataset) or --image (files or folders).")
     set_seed(arguments.seed)
-    return _test_images(arguments) if arguments.image else _test_dataset(arguments)
+    with process_group(arguments.device) as ranks:
+        return _test_images(arguments, ranks) if arguments.image else _test_dataset(arguments, ranks)
 
 
-def _test_images(arguments: argparse.Namespace) -> int:
+def _test_images(arguments: argparse.Namespace, ranks: Ranks) -> int:
     pictures = find_pictures(arguments.image)
     backbone, reason = _backbone_for_images(arguments)
-    model = _load(arguments, backbone)
-    print(f"model: {model.describe()} ({reason})", *model.provenance.notices, sep="\n", file=sys.stderr)
+    model = _load(arguments, backbone, ranks)
+    if ranks.is_main:
+        print(f"model: {model.describe()} ({reason})", *model.provenance.notices, sep="\n", file=sys.stderr)
     save_path = output_folder(arguments.save_path, "--save_path")
-    exit_code = score_pictures(model, pictures, save_path, arguments.batch_size, arguments.save_maps)
-    print(f"heat maps and predictions.csv are in {save_path}", file=sys.stderr)
+    exit_code = score_pictures(model, pictures, save_path, arguments.batch_size, arguments.save_maps, ranks)
+    if ranks.is_main:
+        print(f"heat maps and predictions.csv are in {save_path}", file=sys.stderr)
     return exit_code
 
 
@@ -59,15 +65,15 @@ def _backbone_for_images(arguments: argparse.Namespace) -> tuple[str | None, str
     return None, f"the weights and prompts of {PAPER_BACKBONE} are on this machine"
 
 
-def _test_dataset(arguments: argparse.Namespace) -> int:
+def _test_dataset(arguments: argparse.Namespace, ranks: Ranks) -> int:
     index = read_index(arguments.data_path)
     check_images(index)
     notices = check_masks(index)
     if not index.split("test"):
         raise InputError(f"{index.root} lists no test images; check its meta.json.")
-    model = _load(arguments, arguments.backbone)
+    model = _load(arguments, arguments.backbone, ranks)
     save_path = output_folder(arguments.save_path, "--save_path")
-    log = open_log(save_path)
+    log = open_log(save_path) if ranks.is_main else silent_log()
     for line in (summary(index), f"model: {model.describe()}", *model.provenance.notices, *notices):
         log.info(line)
     log.info(f"mask threshold: {arguments.mask_threshold}; settings: {model.settings.plain()}")
@@ -76,13 +82,16 @@ def _test_dataset(arguments: argparse.Namespace) -> int:
 
     evaluation = evaluate(
         model,
-        {name: entries for name, entries in index.test.items() if entries},
+        index.test,
         arguments.metrics,
         arguments.mask_threshold,
         arguments.batch_size,
         arguments.workers,
-        MapWriter(save_path, PICTURES_PER_CLASS, arguments.save_maps),
+        MapWriter(save_path, index.split("test"), PICTURES_PER_CLASS, arguments.save_maps),
+        ranks,
     )
+    if not ranks.is_main:
+        return 0
     log.info(evaluation.table())
     for row in _paper_rows(arguments.dataset):
         log.info(row)
@@ -91,16 +100,17 @@ def _test_dataset(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _load(arguments: argparse.Namespace, backbone: str | None) -> AnomalyCLIP:
+def _load(arguments: argparse.Namespace, backbone: str | None, ranks: Ranks) -> AnomalyCLIP:
     typed = typed_settings(arguments)
     return load(
         backbone,
         arguments.pretrained,
         arguments.checkpoint_path,
-        device=arguments.device,
+        device=ranks.device,
         cache_dir=arguments.cache_dir,
         tested_dataset=arguments.dataset,
         sigma=arguments.sigma,
+        compile=arguments.compile,
         **typed,
     )
 

@@ -1,9 +1,11 @@
 """Learn the two prompts on an auxiliary dataset.
 
 python train.py --train_data_path /data/visa --dataset visa --save_path checkpoints/trained_on_visa
+torchrun --nproc_per_node=4 train.py ...    # four processes share the encoding
 """
 
 import argparse
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,26 +13,37 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from AnomalyCLIP_lib.checkpoint import describe_training, write_checkpoint
+from AnomalyCLIP_lib.distributed import Ranks, process_group
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import output_folder
 from AnomalyCLIP_lib.loading import load_for_training
 from AnomalyCLIP_lib.losses import glocal_loss
+from AnomalyCLIP_lib.memory import is_out_of_memory
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from AnomalyCLIP_lib.scoring import image_logits
 from command_line import add_model_flags, positive, run, typed_settings
-from dataset import AnomalyDataset, check_images, check_masks, read_batches, read_index, summary
+from dataset import AnomalyDataset, check_images, check_masks, read_index, summary
 from prompt_ensemble import PromptLearner
-from utils import open_log, set_seed
+from training_features import CACHE_DTYPES, CachedBatches, CacheOptions, EncodedBatches, feature_batches
+from utils import open_log, set_seed, silent_log
 
 BETAS = (0.5, 0.999)
+CACHE_FOLDER = "feature_cache"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
+    if arguments.feature_cache == "off" and arguments.feature_cache_required:
+        raise InputError("--feature_cache_required contradicts --feature_cache off; leave one of them away.")
+    with process_group(arguments.device) as ranks:
+        _prepare_and_train(arguments, ranks)
+    return 0
+
+
+def _prepare_and_train(arguments: argparse.Namespace, ranks: Ranks) -> None:
     index = read_index(arguments.train_data_path)
     check_images(index)
     notices = check_masks(index, training=True)
@@ -44,24 +57,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.pretrained,
         arguments.init_from,
         typed_settings(arguments),
-        arguments.device,
+        ranks.device,
         arguments.cache_dir,
+        arguments.compile,
     )
     save_path = output_folder(arguments.save_path or f"checkpoints/trained_on_{arguments.dataset}", "--save_path")
-    log = open_log(save_path)
+    log = open_log(save_path) if ranks.is_main else silent_log()
     for line in (summary(index), model.describe(), *model.provenance.notices, *notices):
         log.info(line)
     log.info(f"mask threshold: {arguments.mask_threshold}; settings: {model.settings.plain()}")
 
     dataset = AnomalyDataset(entries, model.preprocess, model.settings.image_size, arguments.mask_threshold)
-    loader = DataLoader(
-        dataset,
-        batch_size=arguments.batch_size,
-        shuffle=True,
-        generator=torch.Generator().manual_seed(arguments.seed),
-        num_workers=arguments.workers,
-        persistent_workers=arguments.workers > 0,
-        pin_memory=model.device.type == "cuda",
+    cache = CacheOptions(
+        None if arguments.feature_cache == "off" else Path(arguments.feature_cache or save_path.parent / CACHE_FOLDER),
+        arguments.feature_cache_dtype,
+        arguments.feature_cache_required,
+    )
+    batches = feature_batches(
+        model, dataset, arguments.batch_size, arguments.seed, arguments.workers, cache, ranks, log.info
     )
     training = {
         "train_dataset": arguments.dataset,
@@ -72,22 +85,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         "seed": arguments.seed,
         "mask_threshold": arguments.mask_threshold,
     }
-    train(model, loader, arguments, training, save_path, log)
-    return 0
+    if ranks.is_main and batches is not None:
+        train(model, batches, len(dataset), arguments, training, save_path, log)
+    elif batches is not None:  # this process encodes, the main one learns
+        for _ in range(arguments.epoch):
+            for _ in batches:
+                pass
 
 
 def train(
     model: AnomalyCLIP,
-    loader: DataLoader[dict[str, Any]],
+    batches: EncodedBatches | CachedBatches,
+    images: int,
     arguments: argparse.Namespace,
     training: dict[str, Any],
     save_path: Path,
-    log: Any,
+    log: logging.Logger,
 ) -> None:
     """Adam on the prompts; a checkpoint every `save_freq` epochs and after the last one.
 
+    Args:
+        batches: iterated over once an epoch.
+        images: how many an epoch has.
+
     Raises:
-        InputError: the loss is not finite any more, or an image cannot be read.
+        InputError: the loss is not finite any more, an image cannot be read, or memory does not suffice.
     """
     prompts = model.prompts
     assert isinstance(prompts, PromptLearner)
@@ -98,11 +120,10 @@ def train(
     for epoch in range(1, arguments.epoch + 1):
         start = time.perf_counter()
         local_losses, image_losses = [], []
-        bar = tqdm(read_batches(loader), total=len(loader), desc=f"epoch {epoch}/{arguments.epoch}", leave=False)
+        bar = tqdm(batches, total=len(batches), desc=f"epoch {epoch}/{arguments.epoch}", leave=False)
         for batch in bar:
-            image_features, patch_features = model.encode_image(batch["image"])
             local, image = training_step(
-                model, optimizer, image_features, patch_features, batch["label"], batch["mask"]
+                model, optimizer, batch.image_features, batch.patch_features, batch.labels, batch.masks
             )
             local_losses.append(local)
             image_losses.append(image)
@@ -110,7 +131,7 @@ def train(
         local, image = sum(local_losses) / len(local_losses), sum(image_losses) / len(image_losses)
         if epoch % arguments.print_freq == 0 or epoch == arguments.epoch:
             log.info(f"epoch {epoch}/{arguments.epoch}: local loss {local:.4f}, image loss {image:.4f}")
-            tqdm.write(f"{len(loader.dataset) / (time.perf_counter() - start):.1f} images/s")  # type: ignore[arg-type]
+            tqdm.write(f"{images / (time.perf_counter() - start):.1f} images/s")
         if epoch % arguments.save_freq == 0 or epoch == arguments.epoch:
             write_checkpoint(save_path / f"epoch_{epoch}.pth", prompts, settings, epoch)
     log.info(f"the prompts are in {save_path / f'epoch_{arguments.epoch}.pth'}")
@@ -135,20 +156,28 @@ def training_step(
         the local loss, its factor 4 included, and the image loss, both from before the step.
 
     Raises:
-        InputError: the loss is not finite.
+        InputError: the loss is not finite, or memory does not suffice; the batch of a step is never split.
     """
-    text_features = model.text_features()
-    loss = glocal_loss(
-        image_logits(image_features, text_features),
-        labels.to(model.device),
-        model.layer_probabilities(patch_features, text_features),
-        masks.to(model.device),
-    )
-    if not loss.total.isfinite():
-        raise InputError("The loss is not finite any more; lower --learning_rate, or use --precision fp32.")
-    optimizer.zero_grad()
-    loss.total.backward()
-    optimizer.step()
+    try:
+        text_features = model.text_features()
+        loss = glocal_loss(
+            image_logits(image_features, text_features),
+            labels.to(model.device),
+            model.layer_probabilities(patch_features, text_features),
+            masks.to(model.device),
+        )
+        if not loss.total.isfinite():
+            raise InputError("The loss is not finite any more; lower --learning_rate, or use --precision fp32.")
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"The memory does not suffice for a training step on {len(labels)} images; lower --batch_size or "
+            "--image_size."
+        ) from error
     return loss.local.item(), loss.image.item()
 
 
@@ -164,6 +193,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--print_freq", type=positive, default=1, help="epochs between log lines (%(default)s)")
     parser.add_argument("--save_freq", type=positive, default=1, help="epochs between checkpoints (%(default)s)")
     add_model_flags(parser)
+    cache = parser.add_argument_group("feature cache", "images are encoded once; later runs use the features again")
+    cache.add_argument(
+        "--feature_cache",
+        metavar="DIR|off",
+        help=f"where features are kept (default: {CACHE_FOLDER}/ in the parent of --save_path)",
+    )
+    cache.add_argument(
+        "--feature_cache_dtype", choices=tuple(CACHE_DTYPES), default="fp32", help="default: %(default)s"
+    )
+    cache.add_argument(
+        "--feature_cache_required", action="store_true", help="stop where the cache cannot be used; default: go on"
+    )
     return parser
 
 

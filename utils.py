@@ -40,3 +40,12 @@ def open_log(folder: Path) -> logging.Logger:
         handler.setFormatter(logging.Formatter("%(message)s"))
         logger.addHandler(handler)
     return logger
+
+
+def silent_log() -> logging.Logger:
+    """A logger that says nothing: for the processes of a run beside the main one."""
+    logger = logging.getLogger("anomalyclip.silent")
+    logger.propagate = False
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    return logger

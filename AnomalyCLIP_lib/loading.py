@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from AnomalyCLIP_lib.backbone import DEMO_FOLDER, PAPER_BACKBONE, Backbone, backbone_from_description, find_backbone
 from AnomalyCLIP_lib.checkpoint import Checkpoint, check_width, fill_prompt_learner, find_prompts, read_checkpoint
 from AnomalyCLIP_lib.device import prepare_precision, resolve_device
@@ -28,6 +30,7 @@ def load(
     *,
     cache_dir: str | None = None,
     tested_dataset: str | None = None,
+    compile: bool = False,
     feature_map_layer: list[int] | tuple[int, ...] | None = None,
     dpam: str | None = None,
     dpam_layer: int | None = None,
@@ -54,6 +57,7 @@ def load(
         cache_dir: where downloaded weights are kept.
         tested_dataset: `--dataset` name of what will be tested; decides which prompts in checkpoints/ are used.
         feature_map_layer, dpam, dpam_layer, n_ctx, depth, t_n_ctx, sigma: see `settings.Settings`.
+        compile: run the image encoder through torch.compile: its first batch takes a minute or more.
 
     Raises:
         InputError: anything given does not exist or does not fit.
@@ -72,7 +76,8 @@ def load(
     }
     architecture, saved = _find_parts(backbone, checkpoint, tested_dataset)
     handwritten = checkpoint == HANDWRITTEN
-    return _build(architecture, pretrained, saved, handwritten, False, typed, device, cache_dir)
+    model = _build(architecture, pretrained, saved, handwritten, False, typed, device, cache_dir)
+    return _compiled(model) if compile else model
 
 
 def load_for_training(
@@ -82,6 +87,7 @@ def load_for_training(
     typed: Mapping[str, Any],
     device: str = "auto",
     cache_dir: str | None = None,
+    compile: bool = False,
 ) -> AnomalyCLIP:
     """As `load`, with freshly drawn prompts, or those of the checkpoint `init_from` as a start.
 
@@ -90,7 +96,8 @@ def load_for_training(
     """
     saved = read_checkpoint(init_from) if init_from is not None else None
     architecture = _architecture(backbone, saved)
-    return _build(architecture, pretrained, saved, False, True, typed, device, cache_dir)
+    model = _build(architecture, pretrained, saved, False, True, typed, device, cache_dir)
+    return _compiled(model) if compile else model
 
 
 def weights_at_hand(backbone: Backbone, pretrained: str | None = None, cache_dir: str | None = None) -> bool:
@@ -99,6 +106,17 @@ def weights_at_hand(backbone: Backbone, pretrained: str | None = None, cache_dir
         return weight_file(backbone, pretrained, cache_dir, download=False).is_file()
     except InputError:
         return False
+
+
+def _compiled(model: AnomalyCLIP) -> AnomalyCLIP:
+    """Have torch.compile translate the image encoder at its first batch."""
+    try:
+        torch.compile(torch.neg)(torch.zeros(1, device=model.device))  # a missing compiler shows here, in seconds
+    except Exception as error:  # every backend has error types of its own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise InputError(f"--compile does not work on this machine ({reason}); leave it away.") from error
+    model.visual_encoder.compile()
+    return model
 
 
 def _find_parts(

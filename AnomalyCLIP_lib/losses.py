@@ -40,7 +40,7 @@ def glocal_loss(logits: Tensor, labels: Tensor, layer_probabilities: Sequence[Te
         layer_probabilities: per layer (B, 2, S, S), from `scoring.patch_probabilities`.
         masks: (B, S, S), 0 or 1.
     """
-    masks = masks.to(logits.dtype)
+    masks = masks.to(layer_probabilities[0].dtype)  # float32 even where an outer autocast made the logits half
     parts = [
         torch.stack([focal_loss(p, masks), dice_loss(p[:, ABNORMAL], masks), dice_loss(p[:, NORMAL], 1 - masks)])
         for p in layer_probabilities

@@ -17,6 +17,7 @@ from AnomalyCLIP_lib.checkpoint import Checkpoint
 from AnomalyCLIP_lib.device import autocast
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.images import read_image
+from AnomalyCLIP_lib.memory import BatchHalving
 from AnomalyCLIP_lib.preprocessing import build_preprocess
 from AnomalyCLIP_lib.scoring import anomaly_maps, image_scores, patch_probabilities
 from AnomalyCLIP_lib.settings import Settings
@@ -93,6 +94,7 @@ class AnomalyCLIP(nn.Module):
         self.settings = settings
         self.provenance = provenance
         self.preprocess = build_preprocess(settings.image_size)
+        self._within_memory = BatchHalving()
 
     def describe(self) -> str:
         """One line for the user: which backbone, which prompts."""
@@ -115,6 +117,8 @@ class AnomalyCLIP(nn.Module):
     def encode_image(self, images: Tensor, features_list: Sequence[int] | None = None) -> tuple[Tensor, list[Tensor]]:
         """Image and patch features of the frozen encoder.
 
+        Where memory does not suffice for all images at once, they are encoded in smaller batches.
+
         Args:
             images: (B, 3, S, S) float, from `preprocess`, on any device.
             features_list: 1-based block numbers; None: those of the settings.
@@ -130,11 +134,16 @@ class AnomalyCLIP(nn.Module):
                 f"Block {absent[0]} does not exist: backbone {self.backbone.name} has the blocks 1 to "
                 f"{self.backbone.vision_layers}; mend features_list."
             )
-        with autocast(self.settings.precision, self.device):
-            image_features, patch_features = self.visual_encoder(
-                images.to(self.device), layers, self.settings.dpam, self.settings.dpam_layer
-            )
-        return _normalised(image_features), [_normalised(features) for features in patch_features]
+
+        def encode(part: Tensor) -> tuple[Tensor, ...]:
+            with autocast(self.settings.precision, self.device):
+                image_features, patch_features = self.visual_encoder(
+                    part.to(self.device, non_blocking=True), layers, self.settings.dpam, self.settings.dpam_layer
+                )
+            return _normalised(image_features), *map(_normalised, patch_features)
+
+        image_features, *patch_features = self._within_memory(encode, images)
+        return image_features, patch_features
 
     def text_features(self) -> Tensor:
         """(2, D) float32, L2-normalised; row 0 normal, row 1 abnormal. Gradients reach learnable prompts.

@@ -1,16 +1,16 @@
 """From image, patch and text features to probabilities, image scores and anomaly maps (paper, 3.1 and 3.4)."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from prompt_ensemble import ABNORMAL, NORMAL
 
 TEMPERATURE = 0.07
+TRUNCATE = 4  # the Gaussian ends at so many standard deviations
 
 
 def image_logits(image_features: Tensor, text_features: Tensor) -> Tensor:
@@ -57,10 +57,40 @@ def anomaly_maps(layer_probabilities: Sequence[Tensor], sigma: float) -> Tensor:
     Returns:
         (B, S, S) float32 on the CPU, in [0, number of layers].
     """
-    total = torch.stack([(p[:, ABNORMAL] + 1 - p[:, NORMAL]) / 2 for p in layer_probabilities]).sum(dim=0)
-    return torch.from_numpy(smooth(total.float().cpu().numpy(), sigma))
+    total = torch.zeros_like(layer_probabilities[0][:, ABNORMAL], dtype=torch.float32)
+    for p in layer_probabilities:
+        total += (p[:, ABNORMAL] + 1 - p[:, NORMAL]) / 2
+    return smooth(total, sigma).cpu()
 
 
-def smooth(maps: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian filter over the last two axes; scipy's "reflect" repeats the edge pixel, as in the paper's code."""
-    return gaussian_filter(maps, sigma=(0, sigma, sigma)) if sigma > 0 else maps
+def smooth(maps: Tensor, sigma: float) -> Tensor:
+    """Gaussian filter as `scipy.ndimage.gaussian_filter` (truncate 4, "reflect": the edge pixel is repeated).
+
+    Args:
+        maps: (..., H, W) float, on any device; sides shorter than the filter are no problem.
+        sigma: standard deviation in pixels; 0 leaves the maps as they are.
+
+    Returns:
+        the same shape, type and device.
+    """
+    if sigma == 0:
+        return maps
+    # On CUDA a product of float32 matrices may be rounded to TF32; of float64 ones it is not.
+    dtype = torch.float64 if maps.is_cuda else torch.float32
+    rows, columns = (_gaussian_matrix(side, sigma, maps.device, dtype) for side in maps.shape[-2:])
+    return (rows @ maps.to(dtype) @ columns.T).to(maps.dtype)
+
+
+@lru_cache(maxsize=8)
+def _gaussian_matrix(side: int, sigma: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(side, side): what every pixel of a line takes from every other, those beyond the edges folded back."""
+    sigma = min(sigma, 100.0 * side)  # wider ones give the line's mean all the same
+    radius = int(TRUNCATE * sigma + 0.5)
+    offsets = torch.arange(-radius, radius + 1)
+    weights = (-0.5 * (offsets.double() / sigma) ** 2).exp()
+    period = 2 * side  # of a line and its reflection
+    weights = torch.zeros(period, dtype=torch.float64).index_add_(0, offsets % period, weights / weights.sum())
+    sources = (torch.arange(side)[:, None] + torch.arange(period)) % period
+    sources = torch.where(sources < side, sources, period - 1 - sources)
+    matrix = torch.zeros(side, side, dtype=torch.float64).scatter_add_(1, sources, weights.expand(side, -1))
+    return matrix.to(device, dtype)

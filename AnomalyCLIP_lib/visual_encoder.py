@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import VisionTransformer
+from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
 
 DPAM_VARIANTS = ("vv", "qq", "kk", "none")
+QUICK = 1.702  # QuickGELU's factor
 
 
 class VisualEncoder(nn.Module):
@@ -50,8 +51,10 @@ class VisualEncoder(nn.Module):
         taken: dict[int, Tensor] = {}
         for number, block in enumerate(blocks, start=1):
             has_local = local_from <= number <= last_wanted
+            # Behind the last block the global path's patch tokens are read only where they are the features.
+            class_only = number == len(blocks) and (has_local or number > last_wanted)
             x_in = x
-            x, update = _block(block, x, dpam if has_local else "none")
+            x, update = _block(block, x, dpam if has_local else "none", class_only)
             if update is not None:
                 local = (x_in if local is None else local) + update
             if number in features_list:
@@ -81,25 +84,58 @@ class VisualEncoder(nn.Module):
         return torch.cat([stored[:1], patches[0].flatten(1).transpose(0, 1)])
 
 
-def _block(block: Any, x: Tensor, dpam: str) -> tuple[Tensor, Tensor | None]:
-    """One residual block: the global path's output and, unless dpam is "none", what the local path adds."""
-    q, k, v = _queries_keys_values(block.attn, block.ln_1(x))  # each (B, heads, 1 + N, C / heads)
+def _block(block: Any, x: Tensor, dpam: str, class_only: bool) -> tuple[Tensor, Tensor | None]:
+    """One residual block.
+
+    Args:
+        x: (B, 1 + N, C).
+        class_only: the global path is wanted for the class token alone.
+
+    Returns:
+        the global path's output, (B, 1 + N, C) or (B, 1, C), and (B, 1 + N, C) what the local path adds; None where
+        dpam is "none".
+    """
+    q, k, v = _queries_keys_values(block.attn, block.ln_1(x), class_only and dpam != "qq")
     update = None
     if dpam != "none":
         same = {"vv": v, "qq": q, "kk": k}[dpam]
         update = block.ls_1(_attend(block.attn, same, same, v))
+    if class_only:
+        x, q = x[:, :1], q[:, :, :1]
     x = x + block.ls_1(_attend(block.attn, q, k, v))
-    return x + block.ls_2(block.mlp(block.ln_2(x))), update
+    return x + block.ls_2(_mlp(block.mlp, block.ln_2(x))), update
 
 
-def _queries_keys_values(attention: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    batch, tokens, _ = x.shape
-    qkv = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)  # (B, 1 + N, 3 C)
-    qkv = qkv.view(batch, tokens, 3, attention.num_heads, attention.head_dim).permute(2, 0, 3, 1, 4)
-    return qkv[0], qkv[1], qkv[2]
+def _queries_keys_values(attention: Any, x: Tensor, class_query: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Each (B, heads, 1 + N, C / heads); with `class_query` the class token's query alone, (B, heads, 1, C / heads)."""
+    weight, bias = attention.in_proj_weight, attention.in_proj_bias
+    if not class_query:
+        q, k, v = _heads(attention, F.linear(x, weight, bias))
+        return q, k, v
+    width = x.shape[-1]
+    (q,) = _heads(attention, F.linear(x[:, :1], weight[:width], bias[:width]))
+    k, v = _heads(attention, F.linear(x, weight[width:], bias[width:]))
+    return q, k, v
+
+
+def _heads(attention: Any, joined: Tensor) -> tuple[Tensor, ...]:
+    """(B, T, P C) with P projections -> P views (B, heads, T, C / heads)."""
+    return joined.unflatten(2, (-1, attention.num_heads, attention.head_dim)).permute(2, 0, 3, 1, 4).unbind()
 
 
 def _attend(attention: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """out_proj(softmax(q kᵀ / √d) v), heads joined again: (B, 1 + N, C)."""
+    """out_proj(softmax(q kᵀ / √d) v), heads joined again: (B, T, C)."""
     joined = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
     return attention.out_proj(joined)
+
+
+def _mlp(mlp: Any, x: Tensor) -> Tensor:
+    """`mlp(x)`, for QuickGELU, x sigmoid(1.702 x), with one pass over the widest tensor instead of three.
+
+    It equals silu(1.702 x) / 1.702, and both factors cost nothing inside the matrix products.
+    """
+    if not isinstance(mlp.gelu, QuickGELU):
+        return mlp(x)
+    hidden = torch.addmm(mlp.c_fc.bias, x.flatten(0, 1), mlp.c_fc.weight.T, beta=QUICK, alpha=QUICK)
+    hidden = F.silu(hidden, inplace=not torch.is_grad_enabled())
+    return torch.addmm(mlp.c_proj.bias, hidden, mlp.c_proj.weight.T, alpha=1 / QUICK).view_as(x)

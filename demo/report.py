@@ -20,7 +20,8 @@ from AnomalyCLIP_lib.weights import random_clip
 from command_line import run
 from dataset import DatasetIndex, read_index
 from demo.pretrain import save_clip
-from evaluation import METRICS, Evaluation, evaluate
+from evaluation import Evaluation, evaluate
+from streaming_metrics import METRICS
 
 
 def measure(index: DatasetIndex, **model: Any) -> Evaluation:

@@ -177,7 +177,7 @@ def test_unknown_classes_are_included_and_missing_ones_told(tmp_path: Path, caps
 def test_another_layout_says_what_was_looked_for(tmp_path: Path) -> None:
     write_tree(tmp_path, "somewhere/a.png")
     assert "<cls>/<split>/<specie>/<stem>" in _fails(["--root", str(tmp_path)])
-    assert "images/{stem}" in _fails(["--root", str(tmp_path)], kvasir)
+    assert "images/<stem>" in _fails(["--root", str(tmp_path)], kvasir)
 
 
 def test_several_copies_side_by_side_are_not_guessed(tmp_path: Path) -> None:

@@ -1,0 +1,174 @@
+"""Several processes, started by torchrun: the results of one, each file once, and a clean end when one fails."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from test_commands import REPOSITORY, evaluate_tiny, image_flags, train_tiny
+
+import test
+from AnomalyCLIP_lib.distributed import ALONE, process_group
+
+# 12 images in batches of 5: three batches, which two processes share unevenly, and one of them is smaller
+FLAGS = ("--batch_size", "5", "--device", "cpu", "--workers", "0")
+
+
+def torchrun(processes, *command):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    return subprocess.run(
+        [*launcher, *map(str, command)], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=150
+    )
+
+
+@pytest.fixture(scope="module")
+def broken_dataset(tiny_dataset, tmp_path_factory):
+    """A dataset whose first image can be read by nobody; it is in the first batch, which process 0 reads."""
+    root = tmp_path_factory.mktemp("broken") / "dataset"
+    shutil.copytree(tiny_dataset, root)
+    content = (root / "plate/test/spot/002.png").read_bytes()
+    (root / "plate/test/spot/002.png").write_bytes(content[: len(content) // 2])
+    return root
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_files, tiny_dataset, tmp_path_factory):
+    """The same work in one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    train_tiny(tiny_files, tiny_dataset, folder / "trained", *FLAGS)
+    evaluate_tiny(folder / "trained", tiny_files, tiny_dataset, folder / "tested", "--save_maps", *FLAGS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def several(alone, tiny_files, tiny_dataset, broken_dataset, tmp_path_factory):
+    """Everything that several processes do, in one folder per command."""
+    folder = tmp_path_factory.mktemp("several")
+    (folder / "no_folder").write_text("")
+    weights = ["--pretrained", str(tiny_files / "tiny.safetensors")]
+    model = [*weights, "--backbone", str(tiny_files / "tiny.json")]
+    prompts = [*weights, "--checkpoint_path", str(alone / "trained" / "epoch_2.pth")]
+
+    def train(name, dataset=tiny_dataset, cache=folder / "cache"):
+        paths = ["--train_data_path", str(dataset), "--save_path", str(folder / name), "--feature_cache", str(cache)]
+        return [*paths, *model, "--dataset", "tiny_training", "--epoch", "2", *FLAGS]
+
+    def test(name, *flags):
+        return [*flags, "--save_path", str(folder / name), *prompts, *FLAGS]
+
+    dataset = ("--data_path", str(tiny_dataset), "--dataset", "visa", "--save_maps")
+    images = [str(broken_dataset / "plate"), str(tiny_dataset / "plate/test/good")]
+    commands = [
+        ["cached_2", "train", 2, train("cached_2")],
+        ["cached_3", "train", 3, train("cached_3", cache=folder / "cache_3")],
+        ["found_3", "train", 3, train("found_3")],
+        ["uncached_2", "train", 2, train("uncached_2", cache="off")],
+        ["uncached_3", "train", 3, train("uncached_3", cache=folder / "no_folder" / "below")],
+        ["broken_3", "train", 3, train("broken_3", broken_dataset, folder / "cache_broken")],
+        ["tested_2", "test", 2, test("tested_2", *dataset)],
+        ["tested_3", "test", 3, test("tested_3", *dataset)],
+        ["images_3", "test", 3, test("images_3", "--image", *images)],
+    ]
+    (folder / "commands.json").write_text(json.dumps(commands))
+    done = torchrun(3, "tests/several_commands.py", folder / "commands.json")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def outcome(folder, name):
+    """Exit codes and outputs by rank."""
+    codes = [int(path.read_text()) for path in sorted(folder.glob(f"{name}.*.code"))]
+    return codes, [path.read_text() for path in sorted(folder.glob(f"{name}.*.out"))]
+
+
+@pytest.mark.parametrize("name", ["cached_2", "cached_3", "found_3", "uncached_2", "uncached_3"])
+def test_training_gives_the_prompts_of_one_process(several, alone, name):
+    codes, outputs = outcome(several, name)
+    assert set(codes) == {0}, outputs
+    assert sorted(path.name for path in (several / name).iterdir()) == ["epoch_1.pth", "epoch_2.pth", "log.txt"]
+    expected = torch.load(alone / "trained" / "epoch_2.pth", weights_only=True)["prompt_learner"]
+    found = torch.load(several / name / "epoch_2.pth", weights_only=True)["prompt_learner"]
+    for key, value in expected.items():
+        assert torch.allclose(value.float(), found[key].float(), atol=1e-4), key
+    assert "epoch 2/2" in outputs[0] and not any("epoch 2/2: local" in output for output in outputs[1:])
+    assert ("Training goes on without the cache" in outputs[0]) == (name == "uncached_3")
+
+
+def test_the_cache_has_the_features_of_one_process(several, alone):
+    for cache in ("cache", "cache_3"):
+        [folder] = (several / cache).glob("features-*")
+        [expected] = (alone / "feature_cache").glob("features-*")
+        assert folder.name == expected.name
+        for name in ("image_features", "patch_features_2", "patch_features_4"):
+            assert np.allclose(np.fromfile(folder / name, "f4"), np.fromfile(expected / name, "f4"), atol=1e-5)
+    assert "found in" in outcome(several, "found_3")[1][0]
+
+
+@pytest.mark.parametrize("name", ["tested_2", "tested_3"])
+def test_testing_gives_the_metrics_of_one_process(several, alone, name):
+    codes, outputs = outcome(several, name)
+    assert set(codes) == {0}, outputs
+    expected, found = [
+        json.loads((folder / "metrics.json").read_text()) for folder in (alone / "tested", several / name)
+    ]
+    for part, values in {**expected["classes"], "mean": expected["mean"]}.items():
+        assert {**found["classes"], "mean": found["mean"]}[part] == pytest.approx(values, abs=1e-4)
+    rows, expected_rows = predictions(several / name), predictions(alone / "tested")
+    assert [row["image_path"] for row in rows] == [row["image_path"] for row in expected_rows]
+    for row, expected_row in zip(rows, expected_rows, strict=True):
+        assert float(row["anomaly_score"]) == pytest.approx(float(expected_row["anomaly_score"]), abs=1e-5)
+    assert files(several / name) == files(alone / "tested")
+    assert sum("| mean" in output for output in outputs) == 1
+
+
+def predictions(folder):
+    with (folder / "predictions.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_single_images_are_shared(several, alone, tiny_files, tiny_dataset, broken_dataset, tmp_path, capsys):
+    codes, outputs = outcome(several, "images_3")
+    assert codes == [1, 0, 0], outputs
+    given = [str(broken_dataset / "plate"), str(tiny_dataset / "plate/test/good")]
+    assert test.main(["--image", *given, *image_flags(alone / "trained", tiny_files, tmp_path)]) == 1
+    expected = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    lines = [line.split("\t") for line in outputs[0].splitlines() if line.count("\t") == 1]
+    assert [path for path, _ in lines] == [path for path, _ in expected] and len(lines) == 11
+    assert [float(score) for _, score in lines] == pytest.approx([float(score) for _, score in expected], abs=1e-5)
+    assert sum("spot/002.png" in output for output in outputs) == 1 and "1 of 12 images" in outputs[0]
+    assert files(several / "images_3") == files(tmp_path)
+
+
+def test_a_process_that_fails_ends_all_of_them(several):
+    codes, outputs = outcome(several, "broken_3")
+    assert codes == [2, 2, 2]
+    together = "".join(outputs)
+    assert together.count("error: ") == 1 and "spot/002.png" in together and "Traceback" not in together
+    assert not list((several / "broken_3").glob("*.pth"))
+    assert not list((several / "cache_broken").glob("*features*"))  # nor anything half-written
+
+
+def test_torchrun_ends_when_one_process_fails(tiny_files, broken_dataset, tmp_path):
+    """The real command line."""
+    command = ["--train_data_path", broken_dataset, "--save_path", tmp_path / "out", "--feature_cache", "off", *FLAGS]
+    model = ["--backbone", tiny_files / "tiny.json", "--pretrained", tiny_files / "tiny.safetensors"]
+    done = torchrun(2, "train.py", *command, *model)
+    assert done.returncode != 0
+    assert sum(line.startswith("error: ") for line in done.stderr.splitlines()) == 1 and "spot/002.png" in done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["log.txt"]
+
+
+def test_one_process_needs_no_torchrun():
+    with process_group("cpu") as ranks:
+        assert (ranks.rank, ranks.size, ranks.is_main) == (0, 1, True)
+    assert ALONE.gathered("x") == ["x"] and ALONE.from_main("x") == "x" and list(ALONE.one_by_one("x")) == ["x"]

@@ -1,0 +1,158 @@
+"""Metrics that count pixels as they come, against those that see all pixels at once."""
+
+import pickle
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+import metrics
+from benchmarks import naive
+from pixel_histogram import PixelHistogram
+from streaming_metrics import ClassMetrics
+
+
+def softmax_maps(count=12, side=96, layers=1, seed=0):
+    """Masks, and maps whose values crowd at the whole numbers, as sums of sharp softmax maps do."""
+    rng = np.random.default_rng(seed)
+    masks = np.stack([gaussian_filter(rng.standard_normal((side, side)), 6) > 0.1 for _ in range(count)])
+    logits = gaussian_filter(rng.standard_normal((layers, count, side, side)), (0, 0, 3, 3)) * 80 - 7 + 9 * masks
+    return masks, (1 / (1 + np.exp(-logits))).sum(axis=0).astype(np.float32)
+
+
+def counted(masks, maps, cells):
+    histogram = PixelHistogram(cells)
+    for mask, anomaly_map in zip(masks, maps, strict=True):
+        histogram.add(mask, anomaly_map)
+    return histogram
+
+
+def results(histogram):
+    return [histogram.auroc(), histogram.aupro(), histogram.aupro_exact()]
+
+
+def exact_results(masks, maps):
+    return [function(masks, maps) for function in (metrics.pixel_auroc, metrics.pixel_aupro, metrics.pixel_aupro_exact)]
+
+
+def test_exact_with_a_cell_for_every_value():
+    masks, maps = softmax_maps()
+    histogram = counted(masks, maps, 2**20)
+    assert results(histogram) == pytest.approx(exact_results(masks, maps), abs=1e-12)
+    assert histogram.errors() == {"auroc": 0, "aupro": 0, "aupro_exact": 0}
+
+
+@pytest.mark.parametrize("layers", [1, 4])
+def test_within_1e_4_and_within_the_bounds_where_values_share_cells(layers):
+    masks, maps = softmax_maps(layers=layers)
+    histogram = counted(masks, maps, 2**15)
+    bounds = histogram.errors()
+    assert min(bounds.values()) > 0
+    for value, exact, bound in zip(results(histogram), exact_results(masks, maps), bounds.values(), strict=True):
+        assert value == pytest.approx(exact, abs=1e-4)
+        assert abs(value - exact) <= bound + 1e-12
+
+
+@pytest.mark.parametrize("cells", [64, 4096])
+@pytest.mark.parametrize("scale, offset", [(1, 0), (1, -0.5), (1e-6, 0), (1e7, -3)])
+def test_bounds_hold_with_few_cells_and_other_ranges(cells, scale, offset):
+    for seed in range(2):
+        masks, maps = softmax_maps(count=4, seed=seed)
+        maps = maps * np.float32(scale) + np.float32(offset)
+        histogram = counted(masks, maps, cells)
+        for value, exact, bound in zip(
+            results(histogram), exact_results(masks, maps), histogram.errors().values(), strict=True
+        ):
+            assert abs(value - exact) <= bound
+
+
+def test_tied_values_stay_exact():
+    """Two values hold most pixels: sharing cells must not blur what is strictly above them."""
+    masks, maps = softmax_maps()
+    maps = np.where(maps < 0.02, np.float32(0), np.where(maps > 0.98, np.float32(1), maps))
+    assert results(counted(masks, maps, 4096)) == pytest.approx(exact_results(masks, maps), abs=1e-4)
+
+
+def test_order_and_division_do_not_matter():
+    masks, maps = softmax_maps()
+    together = counted(masks, maps, 1000)
+    backwards = counted(masks[::-1], maps[::-1], 1000)
+    parts = [counted(masks[i::3], maps[i::3], 1000) for i in range(3)]
+    joined = pickle.loads(pickle.dumps(parts[0]))
+    for part in parts[1:]:
+        joined.merge(part)
+    assert results(backwards) == pytest.approx(results(together), abs=1e-14)
+    assert results(joined) == pytest.approx(results(together), abs=1e-14)
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_undefined_with_one_kind_of_pixel(value):
+    maps = np.random.default_rng(0).random((2, 5, 5), dtype=np.float32)
+    assert results(counted(np.full((2, 5, 5), value), maps, 100)) == [None, None, None]
+    assert results(PixelHistogram()) == [None, None, None]
+
+
+def test_constant_and_perfect_maps():
+    masks, _ = softmax_maps(count=2)
+    assert results(counted(masks, np.full(masks.shape, 0.5), 100)) == [0.5, 0, pytest.approx(0.15)]
+    assert results(counted(masks, masks.astype(np.float32), 100)) == [1, 1, pytest.approx(1)]
+
+
+def test_bad_maps_are_refused():
+    with pytest.raises(ValueError, match="not finite"):
+        PixelHistogram().add(np.ones((2, 2)), np.full((2, 2), np.nan))
+    with pytest.raises(ValueError, match="shapes differ"):
+        PixelHistogram().add(np.ones((2, 2)), np.ones((3, 2)))
+    with pytest.raises(ValueError, match="cannot be merged"):
+        PixelHistogram(10).merge(PixelHistogram(20))
+
+
+def test_memory_stays_flat():
+    """Nothing that is kept grows with the number of maps."""
+    masks, maps = softmax_maps(count=4)
+    histogram, sizes = PixelHistogram(1000), []
+    for repetition in range(8):
+        for mask, anomaly_map in zip(masks, maps, strict=True):
+            histogram.add(mask, anomaly_map + np.float32(repetition * 1e-3))
+        histogram.auroc()  # counts what is waiting
+        sizes.append(len(pickle.dumps(histogram)))
+    assert max(sizes) < 1000 * 40 + 2000
+
+
+def test_class_metrics():
+    masks, maps = softmax_maps(count=4)
+    classes = ClassMetrics(), ClassMetrics("image-level"), ClassMetrics("pixel-level")
+    for current in classes:
+        for label, score, mask, anomaly_map in zip([0, 1, 1, 0], [0.1, 0.3, 0.9, 0.2], masks, maps, strict=True):
+            current.add_image(label, score)
+            current.add_map(mask, anomaly_map)
+    both, image, pixel = (current.metrics() for current in classes)
+    assert both["image_auroc"] == both["image_ap"] == 100
+    assert both["pixel_aupro"] == pytest.approx(100 * metrics.pixel_aupro(masks, maps))
+    assert image == {**both, "pixel_auroc": None, "pixel_aupro": None}
+    assert pixel == {**both, "image_auroc": None, "image_ap": None}
+    other = ClassMetrics()
+    other.add_image(1, 0.05)
+    classes[0].merge(other)
+    assert classes[0].metrics()["image_auroc"] == pytest.approx(100 * 4 / 6)
+
+
+def test_exact_aupro_equals_the_loop():
+    for seed in range(3):
+        masks, maps = softmax_maps(count=3, side=32, seed=seed)
+        maps = np.round(maps, 2)  # with ties
+        assert metrics.pixel_aupro_exact(masks, maps) == pytest.approx(naive.aupro_exact(masks, maps), abs=1e-12)
+
+
+def test_exact_aupro_depends_on_the_order_alone():
+    masks, maps = softmax_maps()
+    exact, default = metrics.pixel_aupro_exact(masks, maps), metrics.pixel_aupro(masks, maps)
+    stretched = maps.copy()
+    normal = np.flatnonzero(~masks.ravel())
+    stretched.ravel()[normal[np.argmax(maps.ravel()[normal])]] = 50  # one outlying pixel stretches the range
+    assert metrics.pixel_aupro_exact(masks, stretched) == pytest.approx(exact, abs=1e-3)
+    assert abs(metrics.pixel_aupro(masks, stretched) - default) > 0.01
+    assert metrics.pixel_aupro_exact(masks, np.exp(maps)) == pytest.approx(exact, abs=1e-3)
+    assert metrics.pixel_aupro_exact(masks, np.zeros(maps.shape)) == pytest.approx(0.15)
+    assert metrics.pixel_aupro_exact(masks, masks.astype(float)) == pytest.approx(1)
+    assert metrics.pixel_aupro_exact(np.zeros(masks.shape), maps) is None
