@@ -69,7 +69,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     machine.add_argument(
         "--compile", action="store_true", help="translate the image encoder by torch.compile: slow start, then faster"
     )
-    parser.add_argument("--seed", type=non_negative, default=111, help="default: %(default)s")
+    parser.add_argument("--seed", type=seed, default=111, help="default: %(default)s")
     parser.add_argument(
         "--mask_threshold",
         type=mask_threshold,
@@ -96,6 +96,14 @@ def non_negative(text: str) -> int:
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 0")
+    return value
+
+
+def seed(text: str) -> int:
+    """An argparse type: a seed that torch takes."""
+    value = non_negative(text)
+    if value >= 2**64:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number below 2 to the 64th")
     return value
 
 

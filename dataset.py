@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,10 +30,12 @@ __all__ = [
     "check_images",
     "check_masks",
     "mask_threshold_for",
+    "mask_thresholds",
     "read_batches",
     "read_index",
     "read_mask",
     "summary",
+    "thresholds_text",
     "unwrap_worker_error",
 ]
 
@@ -141,6 +144,18 @@ def read_mask(source: Entry | str | Path, size: int, threshold: Literal["auto"] 
         source = source.mask_path
     path = Path(source)
     return resize_mask(decode_mask(read_bytes(path), path, threshold), size)
+
+
+def mask_thresholds(entries: Sequence[Entry], setting: Literal["auto"] | int) -> dict[int, int]:
+    """The grey values above which masks are anomalous, each with the number of masks that it is used for."""
+    masks = [entry.mask_path for entry in entries if entry.anomaly and entry.mask_path is not None]
+    return dict(sorted(Counter(mask_threshold_for(mask, setting) for mask in masks).items()))
+
+
+def thresholds_text(thresholds: Mapping[int, int]) -> str:
+    """`mask_thresholds` for the log."""
+    parts = [f"{value} for {_count(number, 'mask', 'masks')}" for value, number in thresholds.items()]
+    return ", ".join(parts) or "no masks"
 
 
 def summary(index: DatasetIndex) -> str:

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import numpy as np
@@ -23,8 +23,8 @@ from AnomalyCLIP_lib.images import read_image
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from AnomalyCLIP_lib.scoring import image_scores
 from dataset import AnomalyDataset, Entry, read_batches
+from image_outputs import output_names, refuse_to_overwrite, save_heat_map, save_map
 from streaming_metrics import METRICS, ClassMetrics, Metrics
-from visualization import overlay, save_picture
 
 LEVELS = ("image-level", "pixel-level", "image-pixel-level")
 PREDICTION_COLUMNS = ("image_path", "cls_name", "label", "anomaly_score")
@@ -64,11 +64,16 @@ class MapWriter:
         entries: all images of the run, in their order.
         pictures_per_class: how many of each label.
         save_maps: also write every smoothed map as (S, S) float32 .npy.
+
+    Raises:
+        InputError: one of them would overwrite an image of the dataset.
     """
 
     def __init__(self, folder: Path, entries: Sequence[Entry], pictures_per_class: int, save_maps: bool):
         self.folder = folder
         self.save_maps = save_maps
+        names = [PurePath(entry.relative_path) for entry in entries]
+        self.outputs = dict(zip((entry.relative_path for entry in entries), output_names(names), strict=True))
         self.drawn: set[str] = set()  # chosen beforehand, so that several processes agree
         counts: Counter[tuple[str, int]] = Counter()
         for entry in entries:
@@ -76,26 +81,19 @@ class MapWriter:
             if counts[key] < pictures_per_class:
                 counts[key] += 1
                 self.drawn.add(entry.relative_path)
+        files = (path for entry in entries for path in (entry.image_path, entry.mask_path) if path is not None)
+        refuse_to_overwrite(files, folder, self.outputs.values())
 
     def wants(self, entry: Entry) -> bool:
         """Whether anything is written for this image."""
         return self.save_maps or entry.relative_path in self.drawn
 
     def __call__(self, entry: Entry, anomaly_map: np.ndarray, layers: int) -> None:
-        if not self.wants(entry):
-            return
-        target = self.folder / entry.relative_path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        output = self.outputs[entry.relative_path]
         if entry.relative_path in self.drawn:
-            save_picture(overlay(read_image(entry.image_path), anomaly_map, layers), target.with_suffix(".png"))
+            save_heat_map(read_image(entry.image_path), anomaly_map, layers, self.folder, output)
         if self.save_maps:
-            save_map(anomaly_map, target.with_suffix(".npy"))
-
-
-def save_map(anomaly_map: np.ndarray, path: Path) -> None:
-    """Write one (S, S) float32 map, atomically."""
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.save(file, anomaly_map)
+            save_map(anomaly_map, self.folder, output)
 
 
 def evaluate(
@@ -108,7 +106,7 @@ def evaluate(
     map_writer: MapWriter | None = None,
     ranks: Ranks = ALONE,
 ) -> Evaluation:
-    """Score all images, class by class, and compute the metrics of SPEC's table.
+    """Score all images, class by class, and compute the metrics of the paper's table.
 
     Neither images nor maps are kept: each one is counted and let go. Processes of one run share the batches and get
     the same result.
@@ -142,7 +140,12 @@ def evaluate(
     results = _ResultsByClass(list(classes), level, ranks)
     own_scores: dict[int, float] = {}  # by position
     for batch in tqdm(
-        read_batches(loader), total=len(loader), desc="testing", unit="batch", leave=False, disable=not ranks.is_main
+        read_batches(loader),
+        total=len(loader),
+        desc="testing",
+        unit="batch",
+        leave=False,
+        disable=None if ranks.is_main else True,
     ):
         positions = batch["index"].tolist()
         counted = [

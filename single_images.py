@@ -1,7 +1,6 @@
 """Scoring pictures that belong to no dataset: which files, what is written for each, and what happens to bad ones."""
 
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ from AnomalyCLIP_lib.distributed import ALONE, Ranks
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.images import list_images, read_image
 from AnomalyCLIP_lib.model import AnomalyCLIP
-from evaluation import save_map, write_predictions
-from visualization import overlay, save_picture
+from evaluation import write_predictions
+from image_outputs import output_names, refuse_to_overwrite, save_heat_map, save_map
 
 
 @dataclass(frozen=True)
@@ -32,12 +31,13 @@ class Picture:
 def find_pictures(paths: Sequence[str]) -> list[Picture]:
     """The files behind the given paths: files as they are, folders searched with their subfolders, sorted.
 
-    Output names mirror the folders below the given one. Where two would be the same, they keep their file
-    extension, and where that does not tell them apart either, they are numbered.
+    Output names mirror the folders below the given one, see `image_outputs.output_names`.
 
     Raises:
-        InputError: a folder without images.
+        InputError: an empty path, or a folder without images.
     """
+    if not all(paths):
+        raise InputError("--image was given an empty path; name a file or a folder.")
     found: list[tuple[Path, PurePath]] = []
     for given in map(Path, paths):
         if given.is_dir():
@@ -49,14 +49,8 @@ def find_pictures(paths: Sequence[str]) -> list[Picture]:
             found.append((given, PurePath(given.name)))
     found = list({path.resolve(): (path, name) for path, name in reversed(found)}.values())[::-1]  # each file once
     found.sort(key=lambda item: item[0])
-    without_extension = Counter(name.with_suffix("") for _, name in found)
-    names = [name if without_extension[name.with_suffix("")] > 1 else name.with_suffix("") for _, name in found]
-    seen: Counter[PurePath] = Counter()
-    pictures = []
-    for (path, _), name in zip(found, names, strict=True):
-        seen[name] += 1
-        pictures.append(Picture(path, name if seen[name] == 1 else name.with_name(f"{name.name}_{seen[name]}")))
-    return pictures
+    outputs = output_names([name for _, name in found])
+    return [Picture(path, output) for (path, _), output in zip(found, outputs, strict=True)]
 
 
 def score_pictures(
@@ -76,16 +70,16 @@ def score_pictures(
         the exit code: 0, or 1 where a file among several was bad.
 
     Raises:
-        InputError: the only file is bad, or all of them are.
+        InputError: the only file is bad, or all of them are; or a heat map would overwrite one of the pictures.
     """
+    refuse_to_overwrite((picture.path for picture in pictures), save_path, (picture.output for picture in pictures))
     with torch.no_grad():
         text_features = model.text_features()
     rows: list[tuple[str, str, str, float]] = []
     bad: list[str] = []
     batches = [pictures[start : start + batch_size] for start in range(0, len(pictures), batch_size)]
-    bar = tqdm(
-        total=len(pictures), desc="scoring", unit="image", leave=False, disable=len(pictures) == 1 or not ranks.is_main
-    )
+    hidden = True if len(pictures) == 1 or not ranks.is_main else None  # None: where nobody looks
+    bar = tqdm(total=len(pictures), desc="scoring", unit="image", leave=False, disable=hidden)
     with ThreadPoolExecutor(max_workers=1) as reader:
         own = batches[ranks.rank :: ranks.size]
         ahead = [reader.submit(_read, model, own[0])] if own else []
@@ -152,10 +146,8 @@ def _score_batch(
             outcome.append((picture, reading))
             continue
         score, anomaly_map = next(scored)
-        target = save_path / picture.output
-        target.parent.mkdir(parents=True, exist_ok=True)
-        save_picture(overlay(reading[0], anomaly_map, layers), target.with_name(target.name + ".png"))
+        save_heat_map(reading[0], anomaly_map, layers, save_path, picture.output)
         if save_maps:
-            save_map(anomaly_map, target.with_name(target.name + ".npy"))
+            save_map(anomaly_map, save_path, picture.output)
         outcome.append((picture, score))
     return outcome

@@ -18,7 +18,15 @@ from AnomalyCLIP_lib.files import output_folder
 from AnomalyCLIP_lib.loading import load, weights_at_hand
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from command_line import add_model_flags, positive, run, typed_settings
-from dataset import DatasetIndex, check_images, check_masks, read_index, summary
+from dataset import (
+    DatasetIndex,
+    check_images,
+    check_masks,
+    mask_thresholds,
+    read_index,
+    summary,
+    thresholds_text,
+)
 from evaluation import LEVELS, MapWriter, evaluate, write_results
 from generic_dataset_json.names import find_dataset
 from single_images import find_pictures, score_pictures
@@ -40,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _test_images(arguments: argparse.Namespace, ranks: Ranks) -> int:
     pictures = find_pictures(arguments.image)
     backbone, reason = _backbone_for_images(arguments)
-    model = _load(arguments, backbone, ranks)
+    model = _load(arguments, backbone, ranks, arguments.dataset)
     if ranks.is_main:
         print(f"model: {model.describe()} ({reason})", *model.provenance.notices, sep="\n", file=sys.stderr)
     save_path = output_folder(arguments.save_path, "--save_path")
@@ -71,13 +79,16 @@ def _test_dataset(arguments: argparse.Namespace, ranks: Ranks) -> int:
     notices = check_masks(index)
     if not index.split("test"):
         raise InputError(f"{index.root} lists no test images; check its meta.json.")
-    model = _load(arguments, arguments.backbone, ranks)
+    label = arguments.dataset or (index.root.name if find_dataset(index.root.name) else None)
+    model = _load(arguments, arguments.backbone, ranks, label)
     save_path = output_folder(arguments.save_path, "--save_path")
+    map_writer = MapWriter(save_path, index.split("test"), PICTURES_PER_CLASS, arguments.save_maps)
     log = open_log(save_path) if ranks.is_main else silent_log()
     for line in (summary(index), f"model: {model.describe()}", *model.provenance.notices, *notices):
         log.info(line)
-    log.info(f"mask threshold: {arguments.mask_threshold}; settings: {model.settings.plain()}")
-    if _trained_on_this(model, arguments.dataset, index):
+    thresholds = mask_thresholds(index.split("test"), arguments.mask_threshold)
+    log.info(f"mask threshold: {thresholds_text(thresholds)}; settings: {model.settings.plain()}")
+    if _trained_on_this(model, label, index):
         log.info("WARNING: these prompts were trained on this very dataset, so this is not a zero-shot result.")
 
     evaluation = evaluate(
@@ -87,20 +98,21 @@ def _test_dataset(arguments: argparse.Namespace, ranks: Ranks) -> int:
         arguments.mask_threshold,
         arguments.batch_size,
         arguments.workers,
-        MapWriter(save_path, index.split("test"), PICTURES_PER_CLASS, arguments.save_maps),
+        map_writer,
         ranks,
     )
     if not ranks.is_main:
         return 0
     log.info(evaluation.table())
-    for row in _paper_rows(arguments.dataset):
+    for row in _paper_rows(label):
         log.info(row)
-    write_results(evaluation, _settings(arguments, model, index), save_path)
+    settings = _settings(arguments, model, index) | {"dataset": label, "mask_thresholds_used": sorted(thresholds)}
+    write_results(evaluation, settings, save_path)
     log.info(f"log.txt, metrics.json, predictions.csv and heat maps are in {save_path}")
     return 0
 
 
-def _load(arguments: argparse.Namespace, backbone: str | None, ranks: Ranks) -> AnomalyCLIP:
+def _load(arguments: argparse.Namespace, backbone: str | None, ranks: Ranks, label: str | None = None) -> AnomalyCLIP:
     typed = typed_settings(arguments)
     return load(
         backbone,
@@ -108,19 +120,24 @@ def _load(arguments: argparse.Namespace, backbone: str | None, ranks: Ranks) -> 
         arguments.checkpoint_path,
         device=ranks.device,
         cache_dir=arguments.cache_dir,
-        tested_dataset=arguments.dataset,
+        tested_dataset=_plain_name(label),
         sigma=arguments.sigma,
         compile=arguments.compile,
         **typed,
     )
 
 
-def _trained_on_this(model: AnomalyCLIP, dataset: str | None, index: DatasetIndex) -> bool:
+def _plain_name(label: str | None) -> str | None:
+    """The `--dataset` name of a label that may be the paper's or the authors' name for it, in any spelling."""
+    datasets = find_dataset(label) if label else []
+    return datasets[0].name if len(datasets) == 1 else label
+
+
+def _trained_on_this(model: AnomalyCLIP, label: str | None, index: DatasetIndex) -> bool:
     checkpoint = model.provenance.checkpoint
     if checkpoint is None:
         return False
-    trained_on = checkpoint.trained_on
-    same_label = dataset is not None and trained_on is not None and dataset.lower() == trained_on.lower()
+    same_label = label is not None and _plain_name(label) == _plain_name(checkpoint.trained_on)
     return same_label or checkpoint.settings.get("train_dataset_hash") == index.digest()
 
 
@@ -136,7 +153,6 @@ def _paper_rows(dataset: str | None) -> list[str]:
 def _settings(arguments: argparse.Namespace, model: AnomalyCLIP, index: DatasetIndex) -> dict[str, Any]:
     checkpoint = model.provenance.checkpoint
     return {
-        "dataset": arguments.dataset,
         "dataset_hash": index.digest(),
         "metrics": arguments.metrics,
         "mask_threshold": arguments.mask_threshold,

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from AnomalyCLIP_lib.checkpoint import describe_training, write_checkpoint
+from AnomalyCLIP_lib.backbone import CHECKPOINTS
+from AnomalyCLIP_lib.checkpoint import describe_training, refuse_later_epochs, write_checkpoint
 from AnomalyCLIP_lib.distributed import Ranks, process_group
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import output_folder
@@ -25,7 +26,15 @@ from AnomalyCLIP_lib.memory import is_out_of_memory
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from AnomalyCLIP_lib.scoring import image_logits
 from command_line import add_model_flags, positive, run, typed_settings
-from dataset import AnomalyDataset, check_images, check_masks, read_index, summary
+from dataset import (
+    AnomalyDataset,
+    check_images,
+    check_masks,
+    mask_thresholds,
+    read_index,
+    summary,
+    thresholds_text,
+)
 from prompt_ensemble import PromptLearner
 from training_features import CACHE_DTYPES, CachedBatches, CacheOptions, EncodedBatches, feature_batches
 from utils import open_log, set_seed, silent_log
@@ -51,6 +60,9 @@ def _prepare_and_train(arguments: argparse.Namespace, ranks: Ranks) -> None:
     if not entries:
         raise InputError(f"{index.root} lists no test images, and prompts are learned on those; check its meta.json.")
 
+    if len({entry.anomaly for entry in entries}) < 2:
+        raise InputError(f"{index.root} has images of one kind only; prompts are learned on normal and anomalous ones.")
+
     set_seed(arguments.seed)
     model = load_for_training(
         arguments.backbone,
@@ -61,11 +73,14 @@ def _prepare_and_train(arguments: argparse.Namespace, ranks: Ranks) -> None:
         arguments.cache_dir,
         arguments.compile,
     )
-    save_path = output_folder(arguments.save_path or f"checkpoints/trained_on_{arguments.dataset}", "--save_path")
+    save_path = arguments.save_path or CHECKPOINTS / f"trained_on_{arguments.dataset}"
+    refuse_later_epochs(Path(save_path), arguments.epoch)
+    save_path = output_folder(save_path, "--save_path")
     log = open_log(save_path) if ranks.is_main else silent_log()
     for line in (summary(index), model.describe(), *model.provenance.notices, *notices):
         log.info(line)
-    log.info(f"mask threshold: {arguments.mask_threshold}; settings: {model.settings.plain()}")
+    thresholds = mask_thresholds(entries, arguments.mask_threshold)
+    log.info(f"mask threshold: {thresholds_text(thresholds)}; settings: {model.settings.plain()}")
 
     dataset = AnomalyDataset(entries, model.preprocess, model.settings.image_size, arguments.mask_threshold)
     cache = CacheOptions(
@@ -120,7 +135,7 @@ def train(
     for epoch in range(1, arguments.epoch + 1):
         start = time.perf_counter()
         local_losses, image_losses = [], []
-        bar = tqdm(batches, total=len(batches), desc=f"epoch {epoch}/{arguments.epoch}", leave=False)
+        bar = tqdm(batches, total=len(batches), desc=f"epoch {epoch}/{arguments.epoch}", leave=False, disable=None)
         for batch in bar:
             local, image = training_step(
                 model, optimizer, batch.image_features, batch.patch_features, batch.labels, batch.masks

@@ -207,17 +207,26 @@ def find_prompts(backbone: Backbone, tested_dataset: str | None = None) -> Path 
         order = ["mvtec"]
     for trained_on in order:
         for folder in TRAINED_ON_FOLDERS[trained_on]:
-            for path in _last_epoch_first(CHECKPOINTS / folder):
+            for _, path in _epochs(CHECKPOINTS / folder):
                 if _fits(path, backbone):
                     return path
     return None
 
 
-def _last_epoch_first(folder: Path) -> list[Path]:
-    numbered = [
-        (int(match[1]), path) for path in folder.glob("epoch_*.pth") if (match := re.search(r"(\d+)$", path.stem))
-    ]
-    return [path for _, path in sorted(numbered, reverse=True)]
+def refuse_later_epochs(folder: Path, epochs: int) -> None:
+    """Raise InputError where `folder` holds epochs of a longer run, which would pass for the result of this one."""
+    later = [path for number, path in _epochs(folder) if number > epochs]
+    if later:
+        raise InputError(
+            f"{later[0]} is of a run with more epochs and would be taken for the result of this one; remove it or "
+            "choose another --save_path."
+        )
+
+
+def _epochs(folder: Path) -> list[tuple[int, Path]]:
+    """The checkpoints of a run with their epochs, the last one first."""
+    found = [(re.fullmatch(r"epoch_(\d+)", path.stem), path) for path in folder.glob("epoch_*.pth")]
+    return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
 
 
 def _fits(path: Path, backbone: Backbone) -> bool:

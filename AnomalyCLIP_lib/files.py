@@ -42,16 +42,31 @@ def output_folder(path: str | Path, flag: str) -> Path:
     Raises:
         InputError: it cannot be created or written to; the message names `flag`.
     """
-    path = Path(path)
+    path = make_folder(path, flag)
     try:
-        path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise InputError(
-            f"{flag} {path} cannot be written to: {error.strerror or error}; choose another folder."
-        ) from error
+        raise _unusable(path, flag, error) from error
     return path
+
+
+def make_folder(path: str | Path, flag: str) -> Path:
+    """Create the folder `path` where it does not exist.
+
+    Raises:
+        InputError: it cannot be created, or a file has its name; the message names `flag`.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(path, flag, error) from error
+    return path
+
+
+def _unusable(path: Path, flag: str, error: OSError) -> InputError:
+    return InputError(f"{flag} {path} cannot be written to: {error.strerror or error}; choose another folder.")
 
 
 def _umask() -> int:

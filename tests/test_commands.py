@@ -140,7 +140,8 @@ def test_results_are_consistent(tested, tiny_dataset):
     for name, value in content["mean"].items():
         assert value == pytest.approx(np.mean([values[name] for values in content["classes"].values()]))
     settings = content["settings"]
-    assert settings["mask_threshold"] == "auto" and settings["trained_on"] == "tiny_training"
+    assert settings["mask_threshold"] == "auto" and settings["mask_thresholds_used"] == [0]
+    assert settings["trained_on"] == "tiny_training"
     assert all((tiny_dataset / row["image_path"]).is_file() for row in rows)
 
 
@@ -165,7 +166,7 @@ def test_pictures_are_drawn(tested, tiny_dataset):
     assert picture.size == (52, 40) and picture.mode == "RGB"
 
 
-def test_prompts_trained_on_the_tested_dataset_are_told(tested, trained, tiny_files, tiny_dataset, tmp_path, capsys):
+def test_prompts_trained_on_the_tested_dataset_are_told(tested):
     assert "not a zero-shot result" in (tested / "log.txt").read_text()  # told by the hash of the dataset
 
 
@@ -387,3 +388,85 @@ def test_mvtec_to_single_image_in_a_moved_folder(tiny_files, tiny_dataset, train
     shutil.copytree(tiny_dataset, moved)
     assert mvtec.main(["--root", str(moved)]) == 0
     assert evaluate_tiny(trained, tiny_files, moved, tmp_path / "out") == 0
+
+
+# --- what is not overwritten -------------------------------------------------------------------------------------
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_pictures_are_not_overwritten_by_their_heat_maps(trained, tiny_files, pictures):
+    before = contents(pictures)
+    with pytest.raises(InputError, match=r"would overwrite the image .*a\.png"):
+        test.main(["--image", str(pictures), *image_flags(trained, tiny_files, pictures)])
+    assert contents(pictures) == before
+
+
+def test_a_dataset_is_not_overwritten_by_its_heat_maps(trained, tiny_files, tiny_dataset, tmp_path):
+    shutil.copytree(tiny_dataset, tmp_path / "data")
+    before = contents(tmp_path / "data")
+    with pytest.raises(InputError, match="would overwrite the image"):
+        evaluate_tiny(trained, tiny_files, tmp_path / "data", tmp_path / "data")
+    assert contents(tmp_path / "data") == before
+
+
+def test_a_file_where_a_folder_has_to_be(trained, tiny_files, pictures, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "deep").write_text("")
+    with pytest.raises(InputError, match=r"--save_path .*deep"):
+        test.main(["--image", str(pictures), *image_flags(trained, tiny_files, tmp_path / "out")])
+
+
+def test_a_longer_run_in_the_same_folder_is_told(tiny_files, tiny_dataset, tmp_path):
+    assert train_tiny(tiny_files, tiny_dataset, tmp_path) == 0
+    with pytest.raises(InputError, match=r"epoch_2\.pth is of a run with more epochs"):
+        train_tiny(tiny_files, tiny_dataset, tmp_path, "--epoch", "1")
+
+
+def test_training_needs_both_labels(tiny_files, tiny_dataset, tmp_path):
+    index = json.loads((tiny_dataset / "meta.json").read_text())
+    index["test"] = {name: [entry for entry in part if not entry["anomaly"]] for name, part in index["test"].items()}
+    index["root"] = str(tiny_dataset)
+    (tmp_path / "meta.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match="one kind only"):
+        train_tiny(tiny_files, tmp_path / "meta.json", tmp_path / "out")
+
+
+@pytest.mark.parametrize("label, warned", [("tiny_training", True), ("visa", False)])
+def test_the_warning_goes_by_the_label_too(trained, tiny_files, tiny_dataset, tmp_path, label, warned):
+    index = json.loads((tiny_dataset / "meta.json").read_text())
+    index["test"]["plate"].pop()  # another dataset than the one trained on
+    index["root"] = str(tiny_dataset)
+    (tmp_path / "meta.json").write_text(json.dumps(index))
+    assert evaluate_tiny(trained, tiny_files, tmp_path / "meta.json", tmp_path / "out", "--dataset", label) == 0
+    assert ("not a zero-shot result" in (tmp_path / "out" / "log.txt").read_text()) is warned
+
+
+@pytest.mark.parametrize("label", ["MVTec", "MVTec AD", "mvtec_anomaly_detection"])
+def test_other_spellings_of_a_dataset_find_the_right_prompts(tiny_dataset, monkeypatch, tmp_path, label):
+    asked = []
+
+    def load(*_, tested_dataset=None, **__):
+        asked.append(tested_dataset)
+        raise InputError("far enough")
+
+    monkeypatch.setattr("test.load", load)
+    with pytest.raises(InputError, match="far enough"):
+        test.main(["--data_path", str(tiny_dataset), "--dataset", label, "--save_path", str(tmp_path)])
+    assert asked == ["mvtec"]
+
+
+@pytest.mark.parametrize(
+    "flags", [["--seed", str(2**64)], ["--seed", "-1"], ["--workers", "-1"], ["--batch_size", "0"]]
+)
+def test_numbers_out_of_range(flags, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        test.main(["--image", "a.png", *flags])
+    assert stopped.value.code == 2 and flags[0] in capsys.readouterr().err
+
+
+def test_an_empty_image_path_is_not_the_current_folder():
+    with pytest.raises(InputError, match="empty path"):
+        test.main(["--image", ""])
