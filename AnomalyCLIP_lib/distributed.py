@@ -215,7 +215,7 @@ def _end(error: BaseException, store: Any) -> None:
         first = False
     if first:
         if isinstance(error, InputError):
-            print(f"error: {error}", file=sys.stderr)
+            print(f"\nerror: {error}", file=sys.stderr)  # the main process's progress bar may hold the line
         elif isinstance(error, KeyboardInterrupt):
             print("interrupted", file=sys.stderr)
         else:

@@ -1,7 +1,7 @@
 """The image encoder and training: the plain computation against ours, and the share of the machine's peak."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
@@ -34,7 +34,7 @@ def random_model(backbone: str, image_size: int | None, seed: int = 0) -> Anomal
     return AnomalyCLIP(clip, architecture, settings, prompts, Provenance("random", None, None)).eval()
 
 
-def encoder(model: AnomalyCLIP, batch: int, repetitions: int, compiled: bool) -> list[Row]:
+def encoder(model: AnomalyCLIP, batch: int, repetitions: int, compiled: bool) -> Iterator[Row]:
     """fp32, bf16 under autocast and, where asked for, torch.compile, each paired with the plain computation."""
     settings = model.settings
     size = settings.image_size
@@ -54,15 +54,12 @@ def encoder(model: AnomalyCLIP, batch: int, repetitions: int, compiled: bool) ->
         return run
 
     where = f"{batch} x {size} x {size}"
-    rows = [
-        pair(f"encoder, fp32, {where}", plain, ours(visual_encoder, "fp32"), _largest, repetitions),
-        _share_of_peak(model, ours(visual_encoder, "fp32"), batch),
-        pair(f"encoder, bf16, {where}", plain, ours(visual_encoder, "bf16"), _largest, 1),
-    ]
+    yield pair(f"encoder, fp32, {where}", plain, ours(visual_encoder, "fp32"), _largest, repetitions)
+    yield _share_of_peak(model, ours(visual_encoder, "fp32"), batch)
     if compiled:
         faster = torch.compile(visual_encoder)
-        rows.append(pair(f"encoder, fp32, --compile, {where}", plain, ours(faster, "fp32"), _largest, repetitions))
-    return rows
+        yield pair(f"encoder, fp32, --compile, {where}", plain, ours(faster, "fp32"), _largest, repetitions)
+    yield pair(f"encoder, bf16, {where}", plain, ours(visual_encoder, "bf16"), _largest, 1)
 
 
 def training_step(model: AnomalyCLIP, batch: int, repetitions: int) -> Row:

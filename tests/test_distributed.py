@@ -29,11 +29,11 @@ def torchrun(processes, *command):
 
 @pytest.fixture(scope="module")
 def broken_dataset(tiny_dataset, tmp_path_factory):
-    """A dataset whose first image can be read by nobody; it is in the first batch, which process 0 reads."""
+    """A dataset with an image that is cut short: the ninth, of the second batch, which process 1 encodes."""
     root = tmp_path_factory.mktemp("broken") / "dataset"
     shutil.copytree(tiny_dataset, root)
-    content = (root / "plate/test/spot/002.png").read_bytes()
-    (root / "plate/test/spot/002.png").write_bytes(content[: len(content) // 2])
+    content = (root / "plate/test/good/002.png").read_bytes()
+    (root / "plate/test/good/002.png").write_bytes(content[: len(content) // 2])
     return root
 
 
@@ -145,7 +145,10 @@ def test_single_images_are_shared(several, alone, tiny_files, tiny_dataset, brok
     lines = [line.split("\t") for line in outputs[0].splitlines() if line.count("\t") == 1]
     assert [path for path, _ in lines] == [path for path, _ in expected] and len(lines) == 11
     assert [float(score) for _, score in lines] == pytest.approx([float(score) for _, score in expected], abs=1e-5)
-    assert sum("spot/002.png" in output for output in outputs) == 1 and "1 of 12 images" in outputs[0]
+    assert (
+        sum("dataset/plate/test/good/002.png is damaged" in output for output in outputs) == 1
+        and "1 of 12 images" in outputs[0]
+    )
     assert files(several / "images_3") == files(tmp_path)
 
 
@@ -153,7 +156,7 @@ def test_a_process_that_fails_ends_all_of_them(several):
     codes, outputs = outcome(several, "broken_3")
     assert codes == [2, 2, 2]
     together = "".join(outputs)
-    assert together.count("error: ") == 1 and "spot/002.png" in together and "Traceback" not in together
+    assert together.count("error: ") == 1 and "good/002.png" in together and "Traceback" not in together
     assert not list((several / "broken_3").glob("*.pth"))
     assert not list((several / "cache_broken").glob("*features*"))  # nor anything half-written
 
@@ -164,7 +167,8 @@ def test_torchrun_ends_when_one_process_fails(tiny_files, broken_dataset, tmp_pa
     model = ["--backbone", tiny_files / "tiny.json", "--pretrained", tiny_files / "tiny.safetensors"]
     done = torchrun(2, "train.py", *command, *model)
     assert done.returncode != 0
-    assert sum(line.startswith("error: ") for line in done.stderr.splitlines()) == 1 and "spot/002.png" in done.stderr
+    told = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(told) == 1 and "good/002.png" in told[0], done.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["log.txt"]
 
 
