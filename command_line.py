@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from AnomalyCLIP_lib.errors import InputError
 
-DEFAULT_WORKERS = 4
+MOST_DEFAULT_WORKERS = 4
 MODEL_SETTINGS = (
     "image_size",
     "features_list",
@@ -63,8 +63,8 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     machine.add_argument(
         "--workers",
         type=non_negative,
-        default=DEFAULT_WORKERS,
-        help="processes that read images (default: %(default)s)",
+        default=min(MOST_DEFAULT_WORKERS, os.cpu_count() or 1),
+        help="processes that read images (default: one a core, at most 4; here %(default)s)",
     )
     machine.add_argument(
         "--compile", action="store_true", help="translate the image encoder by torch.compile: slow start, then faster"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tabulate import tabulate
 
@@ -21,7 +22,9 @@ from command_line import run
 from dataset import DatasetIndex, read_index
 from demo.pretrain import save_clip
 from evaluation import Evaluation, evaluate
-from streaming_metrics import METRICS
+from streaming_metrics import METRICS, Metrics
+
+UNTRAINED_DRAWS = 5
 
 
 def measure(index: DatasetIndex, **model: Any) -> Evaluation:
@@ -36,6 +39,14 @@ def untrained_weights(path: Path, seed: int = 0) -> Path:
     return path
 
 
+def measure_untrained(index: DatasetIndex, draws: int = UNTRAINED_DRAWS) -> Metrics:
+    """Mean metrics, percent, of several draws: where a random text direction points is chance, their mean is not."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = [untrained_weights(Path(folder) / f"{seed}.safetensors", seed) for seed in range(draws)]
+        means = [measure(index, checkpoint=HANDWRITTEN, pretrained=str(file)).mean for file in files]
+    return {name: float(np.mean([mean[name] or 0 for mean in means])) for name in METRICS}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_path", default="data/demo/unseen", help="default: %(default)s")
@@ -45,23 +56,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     index = read_index(arguments.data_path)
     variants: dict[str, dict[str, Any]] = {"committed prompts": {}}
-    with tempfile.TemporaryDirectory() as folder:
-        if arguments.prompts:
-            variants[arguments.prompts] = {"checkpoint": arguments.prompts}
-        else:
-            weights = untrained_weights(Path(folder) / "untrained.safetensors")
-            variants |= {
-                "handwritten prompts": {"checkpoint": HANDWRITTEN},
-                "committed prompts, --dpam none": {"dpam": "none"},
-                "handwritten prompts, --dpam none": {"checkpoint": HANDWRITTEN, "dpam": "none"},
-                "untrained weights, handwritten prompts": {"checkpoint": HANDWRITTEN, "pretrained": str(weights)},
-            }
-        means = []
-        for name, model in variants.items():
-            evaluation = measure(index, **model)
-            print(f"{name}\n{evaluation.table()}\n", flush=True)
-            means.append([name, *(f"{evaluation.mean[metric] or 0:.1f}" for metric in METRICS)])
-    print(tabulate(means, headers=["mean", *METRICS], tablefmt="pipe", disable_numparse=True))
+    if arguments.prompts:
+        variants[arguments.prompts] = {"checkpoint": arguments.prompts}
+    else:
+        variants |= {
+            "handwritten prompts": {"checkpoint": HANDWRITTEN},
+            "committed prompts, --dpam none": {"dpam": "none"},
+            "handwritten prompts, --dpam none": {"checkpoint": HANDWRITTEN, "dpam": "none"},
+        }
+    means: dict[str, Metrics] = {}
+    for name, model in variants.items():
+        evaluation = measure(index, **model)
+        print(f"{name}\n{evaluation.table()}\n", flush=True)
+        means[name] = evaluation.mean
+    if not arguments.prompts:
+        means[f"untrained weights, handwritten prompts, mean of {UNTRAINED_DRAWS} draws"] = measure_untrained(index)
+    rows = [[name, *(f"{mean[metric] or 0:.1f}" for metric in METRICS)] for name, mean in means.items()]
+    print(tabulate(rows, headers=["mean", *METRICS], tablefmt="pipe", disable_numparse=True))
     return 0
 
 
