@@ -65,6 +65,13 @@ def test_dpam_is_what_localises(unseen):
     assert with_dpam["image_auroc"] == pytest.approx(without["image_auroc"])
 
 
+def test_bf16_stays_near_fp32(unseen):
+    exact, rough = measure(unseen), measure(unseen, precision="bf16")
+    differences = [abs(a[3] - b[3]) for a, b in zip(exact.predictions, rough.predictions, strict=True)]
+    assert max(differences) <= 0.03 and np.mean(differences) <= 0.002
+    assert rough.mean["pixel_auroc"] == pytest.approx(exact.mean["pixel_auroc"], abs=0.1)
+
+
 def test_untrained_weights_stay_at_chance(unseen):
     mean = measure_untrained(unseen)
     assert abs(mean["image_auroc"] - CHANCE) < 8 and abs(mean["pixel_auroc"] - CHANCE) < 8, mean
