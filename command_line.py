@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from AnomalyCLIP_lib.errors import InputError
+from AnomalyCLIP_lib.thresholds import CHECKPOINT
 
 MOST_DEFAULT_WORKERS = 4
 MODEL_SETTINGS = (
@@ -78,6 +79,18 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_threshold_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of everything that decides whether an image is anomalous."""
+    group = parser.add_argument_group("decision", "left out: what the checkpoint stores, else 0.5")
+    what = "a number from 0 to 1, or 'checkpoint'"
+    group.add_argument("--threshold", type=threshold, help=f"image score from which an image is anomalous: {what}")
+    group.add_argument(
+        "--pixel_threshold",
+        type=threshold,
+        help=f"map value (over its number of layers) from which a pixel is anomalous: {what}",
+    )
+
+
 def typed_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The model settings among the flags; None where a flag was left out."""
     return {name: getattr(arguments, name) for name in MODEL_SETTINGS}
@@ -104,6 +117,16 @@ def seed(text: str) -> int:
     value = non_negative(text)
     if value >= 2**64:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number below 2 to the 64th")
+    return value
+
+
+def threshold(text: str) -> float | Literal["checkpoint"]:
+    """An argparse type: "checkpoint" or a number from 0 to 1."""
+    if text == CHECKPOINT:
+        return "checkpoint"
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is neither {CHECKPOINT} nor a number from 0 to 1")
     return value
 
 

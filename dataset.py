@@ -61,6 +61,7 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         "mask": uint8 (S, S) of 0 and 1; all 0 for a normal image and where "has_mask" is False.
         "has_mask": bool; True for a normal image, whose mask is all 0. Pixel metrics leave the others out.
         "label": 0 normal, 1 anomalous.
+        "size": int64 (2,), width and height of the picture in its file, upright.
         "index": position in `entries`.
 
     A file that cannot be read raises InputError. Iterate over a DataLoader with `read_batches`, which
@@ -110,11 +111,13 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         mask = np.zeros((self.image_size, self.image_size), np.uint8)
         if entry.anomaly and has_mask:
             mask = read_mask(entry, self.image_size, self.mask_threshold)
+        picture = read_image(entry.image_path)
         return {
-            "image": self.transform(read_image(entry.image_path)),
+            "image": self.transform(picture),
             "mask": torch.from_numpy(mask),
             "has_mask": has_mask,
             "label": entry.anomaly,
+            "size": torch.tensor(picture.size),
             "index": index,
         }
 

@@ -1,33 +1,31 @@
 """Testing on a dataset: every image scored, the metrics of each class, and the files that record them."""
 
-import csv
-import io
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from tabulate import tabulate
+from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from tqdm import tqdm
 
 from AnomalyCLIP_lib.distributed import ALONE, Ranks
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import atomic_write
-from AnomalyCLIP_lib.images import read_image
+from AnomalyCLIP_lib.findings import Finding, judge, values_at
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from AnomalyCLIP_lib.scoring import image_scores
+from AnomalyCLIP_lib.thresholds import Thresholds
 from dataset import AnomalyDataset, Entry, read_batches
-from image_outputs import output_names, refuse_to_overwrite, save_heat_map, save_map
+from reporting.predictions import PredictionRow, write_predictions
 from streaming_metrics import METRICS, ClassMetrics, Metrics
 
 LEVELS = ("image-level", "pixel-level", "image-pixel-level")
-PREDICTION_COLUMNS = ("image_path", "cls_name", "label", "anomaly_score")
 
 
 @dataclass(frozen=True)
@@ -37,12 +35,12 @@ class Evaluation:
     Attributes:
         classes: per class name the four metrics.
         mean: their means over the classes that have them.
-        predictions: a row of `PREDICTION_COLUMNS` per image.
+        predictions: a row per image.
     """
 
     classes: dict[str, Metrics]
     mean: Metrics
-    predictions: list[tuple[str, str, int, float]]
+    predictions: list[PredictionRow]
 
     def table(self) -> str:
         """The table of the paper's code: one row a class and the mean, percent with one decimal."""
@@ -56,44 +54,41 @@ class Evaluation:
         )
 
 
-class MapWriter:
-    """Keeps the pictures that a run shows: overlays of the first anomalous and the first normal images of each class.
+@dataclass(frozen=True)
+class ScoredImage:
+    """What an `Observer` gets to see of an image; it keeps what it wants of it and lets the rest go.
 
-    Args:
-        folder: where they go, mirroring the dataset's folders.
-        entries: all images of the run, in their order.
-        pictures_per_class: how many of each label.
-        save_maps: also write every smoothed map as (S, S) float32 .npy.
-
-    Raises:
-        InputError: one of them would overwrite an image of the dataset.
+    Attributes:
+        position: number of the image in the run, from 0.
+        entry: the image in its dataset.
+        finding: score, decision and regions.
+        size: width and height of the picture, pixels.
+        image: (3, S, S) float32, as the model reads it.
+        mask: (S, S) uint8 of 0 and 1; None where there is none: nobody knows.
+        anomaly_map: (S, S) float32, smoothed, in [0, layers]; None where no observer needs maps.
+        values: (height, width) float32, the map in [0, 1] at the picture's own size.
     """
 
-    def __init__(self, folder: Path, entries: Sequence[Entry], pictures_per_class: int, save_maps: bool):
-        self.folder = folder
-        self.save_maps = save_maps
-        names = [PurePath(entry.relative_path) for entry in entries]
-        self.outputs = dict(zip((entry.relative_path for entry in entries), output_names(names), strict=True))
-        self.drawn: set[str] = set()  # chosen beforehand, so that several processes agree
-        counts: Counter[tuple[str, int]] = Counter()
-        for entry in entries:
-            key = (entry.class_name, entry.anomaly)
-            if counts[key] < pictures_per_class:
-                counts[key] += 1
-                self.drawn.add(entry.relative_path)
-        files = (path for entry in entries for path in (entry.image_path, entry.mask_path) if path is not None)
-        refuse_to_overwrite(files, folder, self.outputs.values())
+    position: int
+    entry: Entry
+    finding: Finding
+    size: tuple[int, int]
+    image: Tensor
+    mask: np.ndarray | None
+    anomaly_map: np.ndarray | None
+    values: np.ndarray | None
 
-    def wants(self, entry: Entry) -> bool:
-        """Whether anything is written for this image."""
-        return self.save_maps or entry.relative_path in self.drawn
 
-    def __call__(self, entry: Entry, anomaly_map: np.ndarray, layers: int) -> None:
-        output = self.outputs[entry.relative_path]
-        if entry.relative_path in self.drawn:
-            save_heat_map(read_image(entry.image_path), anomaly_map, layers, self.folder, output)
-        if self.save_maps:
-            save_map(anomaly_map, self.folder, output)
+class Observer(Protocol):
+    """Watches a run image by image. Each of several processes has its own, which sees the images of this process."""
+
+    needs_maps: bool
+
+    def see(self, scored: ScoredImage) -> None:
+        """Called for every image, class by class."""
+
+    def end_class(self, name: str, ranks: Ranks) -> None:
+        """Called in all processes, in the same order, when a class is complete."""
 
 
 def evaluate(
@@ -103,7 +98,8 @@ def evaluate(
     mask_threshold: Literal["auto"] | int = "auto",
     batch_size: int = 8,
     workers: int = 0,
-    map_writer: MapWriter | None = None,
+    thresholds: Thresholds | None = None,
+    observers: Sequence[Observer] = (),
     ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Score all images, class by class, and compute the metrics of the paper's table.
@@ -115,7 +111,8 @@ def evaluate(
         classes: per class name its test images.
         level: "image-level", "pixel-level" or "image-pixel-level".
         mask_threshold: the grey value above which a mask is anomalous, or "auto".
-        map_writer: receives the entries that it wants, each with its smoothed map.
+        thresholds: what images and pixels are called anomalous from; None: the checkpoint's, else 0.5.
+        observers: see every image with its map.
         ranks: the place of this process in the run.
 
     Raises:
@@ -125,8 +122,10 @@ def evaluate(
     entries = [entry for part in classes.values() for entry in part]
     names = [name for name, part in classes.items() for _ in part]
     pixels = level != "image-level"
-    # Without a single mask there are no pixel metrics, and normal images need no map either.
+    thresholds = thresholds or model.thresholds()
+    # Without a single mask there are no pixel metrics: normal pixels alone say nothing.
     with_masks = {name for name, part in classes.items() if pixels and any(entry.mask_path for entry in part)}
+    with_maps = pixels or any(observer.needs_maps for observer in observers)
     dataset = AnomalyDataset(entries, model.preprocess, model.settings.image_size, mask_threshold, with_masks=pixels)
     loader = DataLoader(
         dataset,
@@ -137,8 +136,8 @@ def evaluate(
     with torch.no_grad():
         text_features = model.text_features()
     layers = len(model.settings.map_positions())
-    results = _ResultsByClass(list(classes), level, ranks)
-    own_scores: dict[int, float] = {}  # by position
+    results = _ResultsByClass(list(classes), level, observers, ranks)
+    own_findings: dict[int, Finding] = {}  # by position
     for batch in tqdm(
         read_batches(loader),
         total=len(loader),
@@ -148,11 +147,7 @@ def evaluate(
         disable=None if ranks.is_main else True,
     ):
         positions = batch["index"].tolist()
-        counted = [
-            names[position] in with_masks and bool(batch["has_mask"][row]) for row, position in enumerate(positions)
-        ]
-        drawn = [map_writer is not None and map_writer.wants(entries[position]) for position in positions]
-        if any(counted) or any(drawn):
+        if with_maps:
             prediction = model.score(batch["image"], text_features)
             scores, maps = prediction.anomaly_score.tolist(), prediction.anomaly_map.numpy()
         else:  # without maps the local path is not needed
@@ -160,23 +155,31 @@ def evaluate(
             scores, maps = image_scores(image_features, text_features).tolist(), None
         for row, position in enumerate(positions):
             entry = entries[position]
-            finite = math.isfinite(scores[row]) and (maps is None or bool(np.isfinite(maps[row]).all()))
-            if not finite:
+            anomaly_map = None if maps is None else maps[row]
+            if not math.isfinite(scores[row]) or not (anomaly_map is None or np.isfinite(anomaly_map).all()):
                 raise InputError(
                     f"The scores of {entry.image_path} are not finite; use --precision fp32, or other prompts."
                 )
-            own_scores[position] = scores[row]
+            width, height = batch["size"][row].tolist()
+            values = None if anomaly_map is None else values_at(anomaly_map, layers, (width, height))
+            own_findings[position] = judge(scores[row], thresholds, values)
+            mask = batch["mask"][row].numpy() if bool(batch["has_mask"][row]) else None
             current = results.of(names[position])
             current.add_image(entry.anomaly, scores[row])
-            if maps is not None and counted[row]:
-                current.add_map(batch["mask"][row].numpy(), maps[row])
-            if maps is not None and drawn[row] and map_writer is not None:
-                map_writer(entry, maps[row], layers)
+            if anomaly_map is not None and mask is not None and names[position] in with_masks:
+                current.add_map(mask, anomaly_map)
+            scored = ScoredImage(
+                position, entry, own_findings[position], (width, height), batch["image"][row], mask, anomaly_map, values
+            )
+            for observer in observers:
+                observer.see(scored)
     metrics = results.metrics()
-    gathered = sorted(pair for part in ranks.gathered(own_scores) for pair in part.items())
+    gathered = sorted(
+        (pair for part in ranks.gathered(list(own_findings.items())) for pair in part), key=lambda pair: pair[0]
+    )
     predictions = [
-        (entries[position].relative_path, entries[position].class_name, entries[position].anomaly, score)
-        for position, score in gathered
+        PredictionRow(entry.relative_path, entry.class_name, entry.anomaly, finding)
+        for entry, finding in ((entries[position], finding) for position, finding in gathered)
     ]
     return ranks.from_main(Evaluation(metrics, _mean(list(metrics.values())), predictions))
 
@@ -187,8 +190,8 @@ class _ResultsByClass:
     Processes that share the images bring their parts of a class together as soon as each has left it.
     """
 
-    def __init__(self, names: Sequence[str], level: str, ranks: Ranks):
-        self.names, self.level, self.ranks = names, level, ranks
+    def __init__(self, names: Sequence[str], level: str, observers: Sequence[Observer], ranks: Ranks):
+        self.names, self.level, self.observers, self.ranks = names, level, observers, ranks
         self.done: dict[str, Metrics] = {}
         self.position = 0
         self.current = ClassMetrics(level)
@@ -212,7 +215,10 @@ class _ResultsByClass:
                 merged = part
             else:
                 merged.merge(part)
-        self.done[self.names[self.position]] = merged.metrics() if merged is not None else {}
+        name = self.names[self.position]
+        self.done[name] = merged.metrics() if merged is not None else {}
+        for observer in self.observers:
+            observer.end_class(name, self.ranks)
         self.position += 1
         self.current = ClassMetrics(self.level)
 
@@ -235,13 +241,3 @@ def write_results(evaluation: Evaluation, settings: dict[str, Any], folder: Path
     with atomic_write(folder / "metrics.json") as temporary:
         temporary.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
     write_predictions(evaluation.predictions, folder / "predictions.csv")
-
-
-def write_predictions(rows: Sequence[Sequence[Any]], path: Path) -> None:
-    """Write rows of `PREDICTION_COLUMNS` as CSV, atomically."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(PREDICTION_COLUMNS)
-    writer.writerows(rows)
-    with atomic_write(path) as temporary:
-        temporary.write_text(buffer.getvalue(), encoding="utf-8", newline="")

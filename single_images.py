@@ -14,10 +14,12 @@ from tqdm import tqdm
 
 from AnomalyCLIP_lib.distributed import ALONE, Ranks
 from AnomalyCLIP_lib.errors import InputError
+from AnomalyCLIP_lib.findings import Finding, judge, values_at
 from AnomalyCLIP_lib.images import list_images, read_image
 from AnomalyCLIP_lib.model import AnomalyCLIP
-from evaluation import write_predictions
-from image_outputs import output_names, refuse_to_overwrite, save_heat_map, save_map
+from AnomalyCLIP_lib.thresholds import Thresholds
+from reporting.image_files import output_names, refuse_to_overwrite, save_heat_map, save_map
+from reporting.predictions import PredictionRow, write_predictions
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Picture:
 def find_pictures(paths: Sequence[str]) -> list[Picture]:
     """The files behind the given paths: files as they are, folders searched with their subfolders, sorted.
 
-    Output names mirror the folders below the given one, see `image_outputs.output_names`.
+    Output names mirror the folders below the given one, see `image_files.output_names`.
 
     Raises:
         InputError: an empty path, or a folder without images.
@@ -59,6 +61,7 @@ def score_pictures(
     save_path: Path,
     batch_size: int,
     save_maps: bool,
+    thresholds: Thresholds,
     ranks: Ranks = ALONE,
 ) -> int:
     """Score pictures and print `path<TAB>score` a line; write predictions.csv, overlays and, if asked for, maps.
@@ -75,7 +78,7 @@ def score_pictures(
     refuse_to_overwrite((picture.path for picture in pictures), save_path, (picture.output for picture in pictures))
     with torch.no_grad():
         text_features = model.text_features()
-    rows: list[tuple[str, str, str, float]] = []
+    rows: list[PredictionRow] = []
     bad: list[str] = []
     batches = [pictures[start : start + batch_size] for start in range(0, len(pictures), batch_size)]
     hidden = True if len(pictures) == 1 or not ranks.is_main else None  # None: where nobody looks
@@ -84,20 +87,20 @@ def score_pictures(
         own = batches[ranks.rank :: ranks.size]
         ahead = [reader.submit(_read, model, own[0])] if own else []
         for turn in range(-(-len(batches) // ranks.size)):
-            outcome: list[tuple[Picture, float | str]] = []
+            outcome: list[tuple[Picture, Finding | str]] = []
             if turn < len(own):
                 readings = ahead.pop().result()
                 if turn + 1 < len(own):  # read while the model computes
                     ahead.append(reader.submit(_read, model, own[turn + 1]))
-                outcome = _score_batch(model, text_features, own[turn], readings, save_path, save_maps)
-            for picture, score in chain.from_iterable(ranks.gathered(outcome)):
-                if isinstance(score, str):
-                    bad.append(score)
+                outcome = _score_batch(model, text_features, own[turn], readings, save_path, save_maps, thresholds)
+            for picture, finding in chain.from_iterable(ranks.gathered(outcome)):
+                if isinstance(finding, str):
+                    bad.append(finding)
                     if len(pictures) > 1:
-                        bar.write(f"error: {score}", file=sys.stderr)
+                        bar.write(f"error: {finding}", file=sys.stderr)
                 else:
-                    rows.append((str(picture.path), "", "", score))
-                    bar.write(f"{picture.path}\t{score:.6f}", file=sys.stdout)
+                    rows.append(PredictionRow(str(picture.path), finding=finding))
+                    bar.write(f"{picture.path}\t{finding.anomaly_score:.6f}", file=sys.stdout)
                 bar.update()
     bar.close()
     if not ranks.is_main:
@@ -132,7 +135,8 @@ def _score_batch(
     readings: Sequence[Reading],
     save_path: Path,
     save_maps: bool,
-) -> list[tuple[Picture, float | str]]:
+    thresholds: Thresholds,
+) -> list[tuple[Picture, Finding | str]]:
     """Per picture its score, its heat map being written, or the sentence about it."""
     tensors = [reading[1] for reading in readings if not isinstance(reading, str)]
     if not tensors:
@@ -140,14 +144,15 @@ def _score_batch(
     prediction = model.score(torch.stack(tensors), text_features)
     scored = zip(prediction.anomaly_score.tolist(), prediction.anomaly_map.numpy(), strict=True)
     layers = len(model.settings.map_positions())
-    outcome: list[tuple[Picture, float | str]] = []
+    outcome: list[tuple[Picture, Finding | str]] = []
     for picture, reading in zip(pictures, readings, strict=True):
         if isinstance(reading, str):
             outcome.append((picture, reading))
             continue
         score, anomaly_map = next(scored)
-        save_heat_map(reading[0], anomaly_map, layers, save_path, picture.output)
+        values = values_at(anomaly_map, layers, reading[0].size)
+        save_heat_map(reading[0], values, save_path, picture.output)
         if save_maps:
             save_map(anomaly_map, save_path, picture.output)
-        outcome.append((picture, score))
+        outcome.append((picture, judge(score, thresholds, values)))
     return outcome

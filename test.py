@@ -17,7 +17,7 @@ from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import output_folder
 from AnomalyCLIP_lib.loading import load, weights_at_hand
 from AnomalyCLIP_lib.model import AnomalyCLIP
-from command_line import add_model_flags, positive, run, typed_settings
+from command_line import add_model_flags, add_threshold_flags, positive, run, typed_settings
 from dataset import (
     DatasetIndex,
     check_images,
@@ -27,8 +27,9 @@ from dataset import (
     summary,
     thresholds_text,
 )
-from evaluation import LEVELS, MapWriter, evaluate, write_results
+from evaluation import LEVELS, evaluate, write_results
 from generic_dataset_json.names import find_dataset
+from reporting.dataset_pictures import DatasetPictures
 from single_images import find_pictures, score_pictures
 from streaming_metrics import METRICS
 from utils import open_log, set_seed, silent_log
@@ -51,8 +52,11 @@ def _test_images(arguments: argparse.Namespace, ranks: Ranks) -> int:
     model = _load(arguments, backbone, ranks, arguments.dataset)
     if ranks.is_main:
         print(f"model: {model.describe()} ({reason})", *model.provenance.notices, sep="\n", file=sys.stderr)
+    thresholds = model.thresholds(arguments.threshold, arguments.pixel_threshold)
+    if ranks.is_main:
+        print(thresholds.describe(), file=sys.stderr)
     save_path = output_folder(arguments.save_path, "--save_path")
-    exit_code = score_pictures(model, pictures, save_path, arguments.batch_size, arguments.save_maps, ranks)
+    exit_code = score_pictures(model, pictures, save_path, arguments.batch_size, arguments.save_maps, thresholds, ranks)
     if ranks.is_main:
         print(f"heat maps and predictions.csv are in {save_path}", file=sys.stderr)
     return exit_code
@@ -81,13 +85,15 @@ def _test_dataset(arguments: argparse.Namespace, ranks: Ranks) -> int:
         raise InputError(f"{index.root} lists no test images; check its meta.json.")
     label = arguments.dataset or (index.root.name if find_dataset(index.root.name) else None)
     model = _load(arguments, arguments.backbone, ranks, label)
+    thresholds = model.thresholds(arguments.threshold, arguments.pixel_threshold)
     save_path = output_folder(arguments.save_path, "--save_path")
-    map_writer = MapWriter(save_path, index.split("test"), PICTURES_PER_CLASS, arguments.save_maps)
+    pictures = DatasetPictures(save_path, index.split("test"), PICTURES_PER_CLASS, arguments.save_maps)
     log = open_log(save_path) if ranks.is_main else silent_log()
     for line in (summary(index), f"model: {model.describe()}", *model.provenance.notices, *notices):
         log.info(line)
-    thresholds = mask_thresholds(index.split("test"), arguments.mask_threshold)
-    log.info(f"mask threshold: {thresholds_text(thresholds)}; settings: {model.settings.plain()}")
+    mask_cuts = mask_thresholds(index.split("test"), arguments.mask_threshold)
+    log.info(f"mask threshold: {thresholds_text(mask_cuts)}; settings: {model.settings.plain()}")
+    log.info(thresholds.describe())
     if _trained_on_this(model, label, index):
         log.info("WARNING: these prompts were trained on this very dataset, so this is not a zero-shot result.")
 
@@ -98,7 +104,8 @@ def _test_dataset(arguments: argparse.Namespace, ranks: Ranks) -> int:
         arguments.mask_threshold,
         arguments.batch_size,
         arguments.workers,
-        map_writer,
+        thresholds,
+        [pictures],
         ranks,
     )
     if not ranks.is_main:
@@ -106,7 +113,11 @@ def _test_dataset(arguments: argparse.Namespace, ranks: Ranks) -> int:
     log.info(evaluation.table())
     for row in _paper_rows(label):
         log.info(row)
-    settings = _settings(arguments, model, index) | {"dataset": label, "mask_thresholds_used": sorted(thresholds)}
+    settings = _settings(arguments, model, index) | {
+        "dataset": label,
+        "thresholds": thresholds.plain(),
+        "mask_thresholds_used": sorted(mask_cuts),
+    }
     write_results(evaluation, settings, save_path)
     log.info(f"log.txt, metrics.json, predictions.csv and heat maps are in {save_path}")
     return 0
@@ -175,6 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--metrics", choices=LEVELS, default="image-pixel-level", help="default: %(default)s")
     parser.add_argument("--batch_size", type=positive, default=8, help="default: %(default)s")
     parser.add_argument("--save_maps", action="store_true", help="also write each smoothed map as .npy, (S, S) float32")
+    add_threshold_flags(parser)
     add_model_flags(parser)
     parser.add_argument("--sigma", type=float, help="of the maps' Gaussian filter, in pixels (4)")
     return parser

@@ -15,6 +15,7 @@ from AnomalyCLIP_lib.backbone import CHECKPOINTS, OPENAI_NAMES, PAPER_BACKBONE, 
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import atomic_write
 from AnomalyCLIP_lib.settings import Settings, check_types
+from AnomalyCLIP_lib.thresholds import check_stored
 from prompt_ensemble import PromptLearner
 
 FORMAT_VERSION = 1
@@ -76,6 +77,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     for key in ("pretrained", "train_dataset", "train_dataset_hash", "fingerprint"):
         if not isinstance(settings.get(key), str | None):
             raise InputError(f"The entry {key} in the checkpoint {path} is no text; the file is damaged, use another.")
+    check_stored(settings, f"the checkpoint {path}")
     prompts = {str(key): value for key, value in state.items() if not str(key).startswith(UNUSED_TENSORS)}
     return Checkpoint(path, prompts, settings | _prompt_sizes(prompts, path))
 

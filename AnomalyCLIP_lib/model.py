@@ -22,6 +22,7 @@ from AnomalyCLIP_lib.preprocessing import build_preprocess
 from AnomalyCLIP_lib.scoring import anomaly_maps, image_scores, patch_probabilities
 from AnomalyCLIP_lib.settings import Settings
 from AnomalyCLIP_lib.text_encoder import TextEncoder
+from AnomalyCLIP_lib.thresholds import Choice, Thresholds, choose_thresholds
 from AnomalyCLIP_lib.visual_encoder import VisualEncoder
 from AnomalyCLIP_lib.weights import Clip
 from prompt_ensemble import HandwrittenPrompts, PromptLearner
@@ -108,6 +109,20 @@ class AnomalyCLIP(nn.Module):
         else:
             prompts = "no learned prompts"
         return f"{backbone}; {prompts}"
+
+    def thresholds(self, image: Choice = None, pixel: Choice = None) -> Thresholds:
+        """From which value on an image (its score) and a pixel (its map value over the layers) is anomalous.
+
+        Args:
+            image, pixel: a number in [0, 1], "checkpoint", or None: the checkpoint's where it stores one, else 0.5.
+
+        Raises:
+            InputError: "checkpoint" where it stores none, or a number that is out of range.
+        """
+        checkpoint = self.provenance.checkpoint
+        saved = checkpoint.settings if checkpoint is not None else {}
+        name = str(checkpoint.path) if checkpoint is not None else "a run without a checkpoint"
+        return choose_thresholds(image, pixel, saved, name, departs=bool(self.provenance.notices))
 
     @property
     def device(self) -> torch.device:

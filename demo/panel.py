@@ -15,11 +15,12 @@ from PIL import Image
 
 from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, REPOSITORY
 from AnomalyCLIP_lib.files import output_folder
+from AnomalyCLIP_lib.findings import values_at
 from AnomalyCLIP_lib.loading import load
 from command_line import run
 from demo.generator import picture_pair
 from demo.make_dataset import MINIMUM_DIFFERENCE
-from visualization import overlay, save_picture
+from reporting.pictures import overlay, save_picture
 
 SAMPLES = {  # name of the file: category, seed, damaged
     "washer_damaged": ("washer", 8, True),
@@ -49,7 +50,7 @@ def draw_panel(folder: Path, truths: dict[str, np.ndarray]) -> np.ndarray:
     for name, truth in truths.items():
         image = Image.open(folder / f"{name}.png")
         prediction = model.predict(image)
-        heat_map = overlay(image, prediction.anomaly_map[0].numpy(), layers)
+        heat_map = overlay(image, values_at(prediction.anomaly_map[0].numpy(), layers, image.size))
         mask = np.repeat(truth.astype(np.uint8)[..., None] * 255, 3, axis=2)
         caption = np.full((28, SAMPLE_SIZE, 3), 255, np.uint8)
         text = f"score {prediction.anomaly_score.item():.2f}"

@@ -9,7 +9,7 @@ from PIL import Image
 
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import atomic_write, make_folder
-from visualization import overlay, save_picture
+from reporting.pictures import overlay, save_picture
 
 HEAT_MAP_SUFFIX = ".png"
 MAP_SUFFIX = ".npy"
@@ -42,11 +42,11 @@ def refuse_to_overwrite(images: Iterable[Path], folder: Path, outputs: Iterable[
                 raise InputError(f"--save_path {folder} would overwrite the image {path}; choose another folder.")
 
 
-def save_heat_map(image: Image.Image, anomaly_map: np.ndarray, layers: int, folder: Path, output: PurePath) -> None:
-    """Write the overlay (see `visualization.overlay`) as PNG, atomically."""
+def save_heat_map(image: Image.Image, values: np.ndarray, folder: Path, output: PurePath) -> None:
+    """Write the overlay (see `pictures.overlay`) as PNG, atomically."""
     path = _path(folder, output, HEAT_MAP_SUFFIX)
     make_folder(path.parent, "--save_path")
-    save_picture(overlay(image, anomaly_map, layers), path)
+    save_picture(overlay(image, values), path)
 
 
 def save_map(anomaly_map: np.ndarray, folder: Path, output: PurePath) -> None:
