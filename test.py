@@ -27,9 +27,10 @@ from dataset import (
     summary,
     thresholds_text,
 )
-from evaluation import LEVELS, evaluate, write_results
+from evaluation import LEVELS, evaluate
 from generic_dataset_json.names import find_dataset
 from reporting.dataset_pictures import DatasetPictures
+from reporting.metrics_files import write_results
 from single_images import find_pictures, score_pictures
 from streaming_metrics import METRICS
 from utils import open_log, set_seed, silent_log
@@ -107,19 +108,21 @@ def _test_dataset(arguments: argparse.Namespace, ranks: Ranks) -> int:
         thresholds,
         [pictures],
         ranks,
+        arguments.seed,
     )
     if not ranks.is_main:
         return 0
     log.info(evaluation.table())
     for row in _paper_rows(label):
         log.info(row)
+    log.info(evaluation.decision_table())
     settings = _settings(arguments, model, index) | {
         "dataset": label,
         "thresholds": thresholds.plain(),
         "mask_thresholds_used": sorted(mask_cuts),
     }
     write_results(evaluation, settings, save_path)
-    log.info(f"log.txt, metrics.json, predictions.csv and heat maps are in {save_path}")
+    log.info(f"log.txt, metrics.json, metrics.csv, predictions.csv and heat maps are in {save_path}")
     return 0
 
 
