@@ -24,7 +24,7 @@ RESAMPLES = 500
 LEVEL = 95  # per cent of the resamples that an interval holds
 CELLS = 256
 STEEPNESS = 12.0  # cells end at the logistic function of even steps from -12 to 12: 6e-6 to 1 - 6e-6
-DRAWN_AT_ONCE = 2**22  # weights of images, which bounds the memory of resampling
+DRAWN_AT_ONCE = 2**20  # weights of images, which bounds the memory of resampling
 
 Interval = tuple[float, float]
 

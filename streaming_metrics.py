@@ -106,12 +106,9 @@ class ClassMetrics:
         return {name: None if value is None else 100 * value for name, value in values.items()}
 
     def moves(self, *seed: int) -> dict[str, np.ndarray]:
-        """Per defined metric how far resamples of the images move it, percent; see `bootstrap.resampled_metrics`."""
-        defined = [name for name, value in self.metrics().items() if value is not None]
-        if not defined:
-            return {}
+        """Per metric how far each resample of the images moves it, percent; see `bootstrap.resampled_metrics`."""
         moves = resampled_metrics(self.images, seed, self.cells, self.pixels.value_range(), self.image_threshold)
-        return {name: 100 * moves[name] for name in defined}
+        return {name: 100 * values for name, values in moves.items()}
 
     def counts(self) -> dict[str, int]:
         """Per name of `COUNTS` the number."""

@@ -25,6 +25,7 @@ from AnomalyCLIP_lib.losses import glocal_loss
 from AnomalyCLIP_lib.memory import is_out_of_memory
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from AnomalyCLIP_lib.scoring import image_logits
+from AnomalyCLIP_lib.thresholds import SETTING
 from command_line import add_model_flags, positive, run, typed_settings
 from dataset import (
     AnomalyDataset,
@@ -37,6 +38,7 @@ from dataset import (
 )
 from prompt_ensemble import PromptLearner
 from training_features import CACHE_DTYPES, CachedBatches, CacheOptions, EncodedBatches, feature_batches
+from training_thresholds import find_thresholds
 from utils import open_log, set_seed, silent_log
 
 BETAS = (0.5, 0.999)
@@ -102,8 +104,8 @@ def _prepare_and_train(arguments: argparse.Namespace, ranks: Ranks) -> None:
     }
     if ranks.is_main and batches is not None:
         train(model, batches, len(dataset), arguments, training, save_path, log)
-    elif batches is not None:  # this process encodes, the main one learns
-        for _ in range(arguments.epoch):
+    elif batches is not None:  # this process encodes, the main one learns, and then looks for thresholds
+        for _ in range(arguments.epoch + 1):
             for _ in batches:
                 pass
 
@@ -117,10 +119,10 @@ def train(
     save_path: Path,
     log: logging.Logger,
 ) -> None:
-    """Adam on the prompts; a checkpoint every `save_freq` epochs and after the last one.
+    """Adam on the prompts; a checkpoint every `save_freq` epochs and after the last one, which gets thresholds.
 
     Args:
-        batches: iterated over once an epoch.
+        batches: iterated over once an epoch, and once more for the thresholds.
         images: how many an epoch has.
 
     Raises:
@@ -147,9 +149,15 @@ def train(
         if epoch % arguments.print_freq == 0 or epoch == arguments.epoch:
             log.info(f"epoch {epoch}/{arguments.epoch}: local loss {local:.4f}, image loss {image:.4f}")
             tqdm.write(f"{images / (time.perf_counter() - start):.1f} images/s")
-        if epoch % arguments.save_freq == 0 or epoch == arguments.epoch:
+        if epoch % arguments.save_freq == 0 and epoch != arguments.epoch:
             write_checkpoint(save_path / f"epoch_{epoch}.pth", prompts, settings, epoch)
-    log.info(f"the prompts are in {save_path / f'epoch_{arguments.epoch}.pth'}")
+    thresholds = find_thresholds(model, batches, arguments.dataset)
+    log.info(
+        f"thresholds: image score {thresholds['image']:.4g}, pixel {thresholds['pixel']:.4g} ({thresholds['source']})"
+    )
+    path = save_path / f"epoch_{arguments.epoch}.pth"
+    write_checkpoint(path, prompts, settings | {SETTING: thresholds}, arguments.epoch)
+    log.info(f"the prompts are in {path}")
 
 
 def training_step(
