@@ -175,9 +175,9 @@ def conclusion(finding: Finding) -> list[str]:
         else:
             lines.append(f"outlined from {limit} on: nothing; highest value {most}")
     if image.source == pixel.source:
-        lines.append(f"thresholds: {image.source}")
+        lines.append(f"thresholds by {image.source}")
     else:
-        lines += [f"threshold of the score: {image.source}", f"threshold of the outline: {pixel.source}"]
+        lines += [f"threshold of the score by {image.source}", f"threshold of the outline by {pixel.source}"]
     return lines
 
 
