@@ -114,7 +114,8 @@ def arranged(pictures: Sequence[np.ndarray], across: bool, gap: int) -> np.ndarr
 
 def wrapped_lines(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
     """The text in lines of at most `width` pixels; a word that is longer is broken."""
-    longest = max(1, len(text))
+    # In characters: by the average width of one, and some more, since lines differ; then down until all lines fit.
+    longest = math.ceil(1.3 * len(text) * width / max(font.getlength(text.replace("\n", " ")), width, 1))
     while longest > 1:
         lines = textwrap.wrap(text, longest)
         widest = max((font.getlength(line) for line in lines), default=0)

@@ -28,7 +28,7 @@ SHOWN = (0, 1, 0, 1)
 """The labels of the images whose maps are drawn."""
 TILE = 160
 MOST_COLUMNS = 16
-"""Epochs in maps.png; of more, evenly spread ones are shown."""
+"""Maps of each image in maps.png, that before the training included; of more epochs, evenly spread ones are shown."""
 GAP = 4
 BLUE, ORANGE = "#0072B2", "#D55E00"  # told apart with every kind of colour vision
 
@@ -73,7 +73,7 @@ class TrainingProgress:
             for mask, tile in zip(masks, self.tiles, strict=True)
         ]
         self.maps = {0: self._draw_maps()}  # by epoch
-        self._write_maps()
+        self.stride = 1
 
     def epoch_done(self, epoch: int, local_loss: float, image_loss: float) -> None:
         """Renew everything.
@@ -83,28 +83,31 @@ class TrainingProgress:
             local_loss, image_loss: means over its steps, as they are logged.
         """
         self.losses.append((epoch, local_loss, image_loss))
-        self.maps[epoch] = self._draw_maps()
+        self._add_maps(epoch)
         rows = [[str(number), repr(local), repr(image)] for number, local, image in self.losses]
         with atomic_write(self.folder / LOSSES) as temporary:
             temporary.write_text(csv_lines([("epoch", "local_loss", "image_loss"), *rows]), encoding="utf-8")
         save_picture(loss_curves(self.losses), self.folder / LOSS_CURVES)
-        self._write_maps()
+        save_picture(self._table(list(self.maps)), self.folder / MAPS)
         self.tensorboard.write(epoch, local_loss, image_loss, self._table([epoch]))
 
     def _draw_maps(self) -> list[np.ndarray]:
         """The heat map of every shown image with the prompts as they are now."""
         with torch.no_grad():
             layers = self.model.layer_probabilities(self.features, self.model.text_features())
-            maps = anomaly_maps(layers, self.model.settings.sigma).numpy()
+            maps = np.nan_to_num(anomaly_maps(layers, self.model.settings.sigma).numpy())
         return [
             overlay(tile, values_at(anomaly_map, len(layers), tile.size))
             for tile, anomaly_map in zip(self.tiles, maps, strict=True)
         ]
 
-    def _write_maps(self) -> None:
-        epochs = list(self.maps)
-        spread = np.linspace(0, len(epochs) - 1, min(MOST_COLUMNS, len(epochs))).round().astype(int)
-        save_picture(self._table([epochs[place] for place in spread]), self.folder / MAPS)
+    def _add_maps(self, epoch: int) -> None:
+        """Keep the first, the latest and evenly spread ones between them, `MOST_COLUMNS` at most."""
+        before = {number: maps for number, maps in self.maps.items() if number % self.stride == 0}
+        while len(before) >= MOST_COLUMNS:
+            self.stride *= 2
+            before = {number: maps for number, maps in before.items() if number % self.stride == 0}
+        self.maps = {**before, epoch: self._draw_maps()}
 
     def _table(self, epochs: Sequence[int]) -> np.ndarray:
         """A row for each image: the image, its ground truth, and its maps after these epochs."""
