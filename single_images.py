@@ -18,7 +18,8 @@ from AnomalyCLIP_lib.findings import Finding, judge, values_at
 from AnomalyCLIP_lib.images import list_images, read_image
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from AnomalyCLIP_lib.thresholds import Thresholds
-from reporting.image_files import output_names, refuse_to_overwrite, save_heat_map, save_map
+from reporting.image_files import output_names, refuse_to_overwrite, save_image_picture, save_map
+from reporting.pictures import KINDS
 from reporting.predictions import PredictionRow, write_predictions
 
 
@@ -62,12 +63,16 @@ def score_pictures(
     batch_size: int,
     save_maps: bool,
     thresholds: Thresholds,
+    visualize: str = "overlay",
     ranks: Ranks = ALONE,
 ) -> int:
-    """Score pictures and print `path<TAB>score` a line; write predictions.csv, overlays and, if asked for, maps.
+    """Score pictures and print `path<TAB>score` a line; write predictions.csv, pictures and, if asked for, maps.
 
     A file that cannot be read is told on standard error and the others go on. Processes of one run share the
     pictures; the main one prints, in their order, and writes predictions.csv.
+
+    Args:
+        visualize: which of `pictures.KINDS` is written for every image, or "none".
 
     Returns:
         the exit code: 0, or 1 where a file among several was bad.
@@ -92,7 +97,9 @@ def score_pictures(
                 readings = ahead.pop().result()
                 if turn + 1 < len(own):  # read while the model computes
                     ahead.append(reader.submit(_read, model, own[turn + 1]))
-                outcome = _score_batch(model, text_features, own[turn], readings, save_path, save_maps, thresholds)
+                outcome = _score_batch(
+                    model, text_features, own[turn], readings, save_path, save_maps, thresholds, visualize
+                )
             for picture, finding in chain.from_iterable(ranks.gathered(outcome)):
                 if isinstance(finding, str):
                     bad.append(finding)
@@ -136,6 +143,7 @@ def _score_batch(
     save_path: Path,
     save_maps: bool,
     thresholds: Thresholds,
+    visualize: str,
 ) -> list[tuple[Picture, Finding | str]]:
     """Per picture its score, its heat map being written, or the sentence about it."""
     tensors = [reading[1] for reading in readings if not isinstance(reading, str)]
@@ -151,8 +159,11 @@ def _score_batch(
             continue
         score, anomaly_map = next(scored)
         values = values_at(anomaly_map, layers, reading[0].size)
-        save_heat_map(reading[0], values, save_path, picture.output)
+        finding = judge(score, thresholds, values)
+        if visualize in KINDS:
+            drawn = KINDS[visualize](reading[0], finding, values, None, "")
+            save_image_picture(drawn, save_path, picture.output)
         if save_maps:
             save_map(anomaly_map, save_path, picture.output)
-        outcome.append((picture, judge(score, thresholds, values)))
+        outcome.append((picture, finding))
     return outcome

@@ -29,19 +29,22 @@ from dataset import (
 )
 from evaluation import LEVELS, evaluate
 from generic_dataset_json.names import find_dataset
-from reporting.dataset_pictures import DatasetPictures
+from reporting.dataset_pictures import INDEX, DatasetPictures
 from reporting.metrics_files import write_results
+from reporting.pictures import KINDS
 from single_images import find_pictures, score_pictures
 from streaming_metrics import METRICS
 from utils import open_log, set_seed, silent_log
 
-PICTURES_PER_CLASS = 3
+NO_PICTURES = "none"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if bool(arguments.image) == bool(arguments.data_path):
         raise InputError("Give either --data_path (a dataset) or --image (files or folders).")
+    if arguments.visualize_all and arguments.visualize == NO_PICTURES:
+        raise InputError("--visualize_all contradicts --visualize none; leave one of them away.")
     set_seed(arguments.seed)
     with process_group(arguments.device) as ranks:
         return _test_images(arguments, ranks) if arguments.image else _test_dataset(arguments, ranks)
@@ -57,9 +60,13 @@ def _test_images(arguments: argparse.Namespace, ranks: Ranks) -> int:
     if ranks.is_main:
         print(thresholds.describe(), file=sys.stderr)
     save_path = output_folder(arguments.save_path, "--save_path")
-    exit_code = score_pictures(model, pictures, save_path, arguments.batch_size, arguments.save_maps, thresholds, ranks)
+    visualize = arguments.visualize or "overlay"
+    exit_code = score_pictures(
+        model, pictures, save_path, arguments.batch_size, arguments.save_maps, thresholds, visualize, ranks
+    )
     if ranks.is_main:
-        print(f"heat maps and predictions.csv are in {save_path}", file=sys.stderr)
+        written = "predictions.csv is" if visualize == NO_PICTURES else "heat maps and predictions.csv are"
+        print(f"{written} in {save_path}", file=sys.stderr)
     return exit_code
 
 
@@ -88,7 +95,16 @@ def _test_dataset(arguments: argparse.Namespace, ranks: Ranks) -> int:
     model = _load(arguments, arguments.backbone, ranks, label)
     thresholds = model.thresholds(arguments.threshold, arguments.pixel_threshold)
     save_path = output_folder(arguments.save_path, "--save_path")
-    pictures = DatasetPictures(save_path, index.split("test"), PICTURES_PER_CLASS, arguments.save_maps)
+    visualize = arguments.visualize or "panel"
+    pictures = DatasetPictures(
+        save_path,
+        index.split("test"),
+        visualize,
+        arguments.visualize_all,
+        arguments.save_maps,
+        len(model.settings.map_positions()),
+        arguments.mask_threshold,
+    )
     log = open_log(save_path) if ranks.is_main else silent_log()
     for line in (summary(index), f"model: {model.describe()}", *model.provenance.notices, *notices):
         log.info(line)
@@ -122,7 +138,9 @@ def _test_dataset(arguments: argparse.Namespace, ranks: Ranks) -> int:
         "mask_thresholds_used": sorted(mask_cuts),
     }
     write_results(evaluation, settings, save_path)
-    log.info(f"log.txt, metrics.json, metrics.csv, predictions.csv and heat maps are in {save_path}")
+    pictures.write_index()
+    drawn = "" if visualize == NO_PICTURES else f" and the heat maps that {INDEX} lists"
+    log.info(f"log.txt, metrics.json, metrics.csv, predictions.csv{drawn} are in {save_path}")
     return 0
 
 
@@ -189,6 +207,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--metrics", choices=LEVELS, default="image-pixel-level", help="default: %(default)s")
     parser.add_argument("--batch_size", type=positive, default=8, help="default: %(default)s")
     parser.add_argument("--save_maps", action="store_true", help="also write each smoothed map as .npy, (S, S) float32")
+    pictures = parser.add_argument_group("pictures")
+    pictures.add_argument(
+        "--visualize",
+        choices=(NO_PICTURES, *KINDS),
+        help="overlay: heat map and outline on the image; panel: image, heat map, outline and ground truth beside one "
+        "another (default: overlay for --image, panel for --data_path)",
+    )
+    pictures.add_argument(
+        "--visualize_all",
+        action="store_true",
+        help="draw every image of a dataset; left out: per class the three worst misses, best hits and worst false "
+        "alarms, or what comes nearest to them",
+    )
     add_threshold_flags(parser)
     add_model_flags(parser)
     parser.add_argument("--sigma", type=float, help="of the maps' Gaussian filter, in pixels (4)")

@@ -37,6 +37,7 @@ from dataset import (
     thresholds_text,
 )
 from prompt_ensemble import PromptLearner
+from reporting.training_progress import TrainingProgress
 from training_features import CACHE_DTYPES, CachedBatches, CacheOptions, EncodedBatches, feature_batches
 from training_thresholds import find_thresholds
 from utils import open_log, set_seed, silent_log
@@ -103,7 +104,8 @@ def _prepare_and_train(arguments: argparse.Namespace, ranks: Ranks) -> None:
         "mask_threshold": arguments.mask_threshold,
     }
     if ranks.is_main and batches is not None:
-        train(model, batches, len(dataset), arguments, training, save_path, log)
+        progress = TrainingProgress(model, entries, arguments.mask_threshold, save_path, log.info)
+        train(model, batches, len(dataset), arguments, training, save_path, log, progress)
     elif batches is not None:  # this process encodes, the main one learns, and then looks for thresholds
         for _ in range(arguments.epoch + 1):
             for _ in batches:
@@ -118,12 +120,14 @@ def train(
     training: dict[str, Any],
     save_path: Path,
     log: logging.Logger,
+    progress: TrainingProgress,
 ) -> None:
     """Adam on the prompts; a checkpoint every `save_freq` epochs and after the last one, which gets thresholds.
 
     Args:
         batches: iterated over once an epoch, and once more for the thresholds.
         images: how many an epoch has.
+        progress: told of every completed epoch.
 
     Raises:
         InputError: the loss is not finite any more, an image cannot be read, or memory does not suffice.
@@ -151,6 +155,7 @@ def train(
             tqdm.write(f"{images / (time.perf_counter() - start):.1f} images/s")
         if epoch % arguments.save_freq == 0 and epoch != arguments.epoch:
             write_checkpoint(save_path / f"epoch_{epoch}.pth", prompts, settings, epoch)
+        progress.epoch_done(epoch, local, image)
     thresholds = find_thresholds(model, batches, arguments.dataset)
     log.info(
         f"thresholds: image score {thresholds['image']:.4g}, pixel {thresholds['pixel']:.4g} ({thresholds['source']})"
