@@ -89,6 +89,14 @@ def add_threshold_flags(parser: argparse.ArgumentParser) -> None:
         type=threshold,
         help=f"map value (over its number of layers) from which a pixel is anomalous: {what}",
     )
+    group.add_argument(
+        "--calibrate", metavar="FOLDER", help="take the thresholds left out above from the normal images in this folder"
+    )
+    group.add_argument(
+        "--false_alarm_rate",
+        type=rate,
+        help="share of normal images that --calibrate lets be called anomalous, above 0 and below 1 (0.01)",
+    )
 
 
 def typed_settings(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -127,6 +135,14 @@ def threshold(text: str) -> float | Literal["checkpoint"]:
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is neither {CHECKPOINT} nor a number from 0 to 1")
+    return value
+
+
+def rate(text: str) -> float:
+    """An argparse type: a number between 0 and 1."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0 and below 1")
     return value
 
 

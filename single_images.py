@@ -1,12 +1,15 @@
-"""Scoring pictures that belong to no dataset: which files, what is written for each, and what happens to bad ones."""
+"""Scoring pictures that belong to no dataset: what is written for each, and what happens to bad ones."""
 
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path, PurePath
+from pathlib import Path
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -15,45 +18,76 @@ from tqdm import tqdm
 from AnomalyCLIP_lib.distributed import ALONE, Ranks
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.findings import Finding, judge, values_at
-from AnomalyCLIP_lib.images import list_images, read_image
+from AnomalyCLIP_lib.images import read_image
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from AnomalyCLIP_lib.thresholds import Thresholds
-from reporting.image_files import output_names, refuse_to_overwrite, save_image_picture, save_map
+from AnomalyCLIP_lib.weights import fingerprint
+from picture_files import Picture
+from prompt_ensemble import PromptLearner
+from reporting.image_files import refuse_to_overwrite, save_image_picture, save_map
 from reporting.pictures import KINDS
-from reporting.predictions import PredictionRow, write_predictions
+from reporting.predictions import PredictionRow, printable
+from reporting.predictions_file import EarlierRun, PredictionsFile
+
+Conclusion = TypeVar("Conclusion")
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A file to score and the name of what is written for it, without extension and relative to the save path."""
+class ScoredPicture:
+    """What `score_in_turn` found out about a picture.
 
-    path: Path
-    output: PurePath
-
-
-def find_pictures(paths: Sequence[str]) -> list[Picture]:
-    """The files behind the given paths: files as they are, folders searched with their subfolders, sorted.
-
-    Output names mirror the folders below the given one, see `image_files.output_names`.
-
-    Raises:
-        InputError: an empty path, or a folder without images.
+    Attributes:
+        picture: the file.
+        image: as it was read, RGB.
+        anomaly_score: in [0, 1].
+        anomaly_map: (S, S) float32, smoothed, in [0, layers].
+        values: (height, width) float32, the map in [0, 1] at the picture's own size.
     """
-    if not all(paths):
-        raise InputError("--image was given an empty path; name a file or a folder.")
-    found: list[tuple[Path, PurePath]] = []
-    for given in map(Path, paths):
-        if given.is_dir():
-            inside = list_images(given)
-            if not inside:
-                raise InputError(f"The folder {given} holds no images; give a folder with images or image files.")
-            found += [(path, PurePath(path.relative_to(given))) for path in inside]
-        else:  # a missing file is told when its turn comes, like any other bad file
-            found.append((given, PurePath(given.name)))
-    found = list({path.resolve(): (path, name) for path, name in reversed(found)}.values())[::-1]  # each file once
-    found.sort(key=lambda item: item[0])
-    outputs = output_names([name for _, name in found])
-    return [Picture(path, output) for (path, _), output in zip(found, outputs, strict=True)]
+
+    picture: Picture
+    image: Image.Image
+    anomaly_score: float
+    anomaly_map: np.ndarray
+    values: np.ndarray
+
+
+def score_in_turn(
+    model: AnomalyCLIP,
+    pictures: Sequence[Picture],
+    batch_size: int,
+    conclude: Callable[[ScoredPicture], Conclusion],
+    ranks: Ranks = ALONE,
+) -> Iterator[list[tuple[Picture, Conclusion | InputError]]]:
+    """Score pictures of any kind; the next batch is read while the model computes.
+
+    Processes of one run share the batches. All of them have to iterate to the end.
+
+    Args:
+        conclude: what to keep of a picture; called in the process that scored it.
+
+    Yields:
+        on the main process, a batch (of every process) after the other in the order of the pictures, each picture
+        with its conclusion or with the reason why it has none. On the others, empty lists.
+    """
+    with torch.no_grad():
+        text_features = model.text_features()
+    batches = [pictures[start : start + batch_size] for start in range(0, len(pictures), batch_size)]
+    own = batches[ranks.rank :: ranks.size]
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        ahead = [reader.submit(_read, model, own[0])] if own else []
+        for turn in range(-(-len(batches) // ranks.size)):
+            outcome: list[tuple[Picture, Conclusion | InputError]] = []
+            if turn < len(own):
+                readings = ahead.pop().result()
+                if turn + 1 < len(own):
+                    ahead.append(reader.submit(_read, model, own[turn + 1]))
+                outcome = [
+                    (picture, scored if isinstance(scored, InputError) else conclude(scored))
+                    for picture, scored in zip(
+                        own[turn], _scored(model, text_features, own[turn], readings), strict=True
+                    )
+                ]
+            yield list(chain.from_iterable(ranks.gathered(outcome)))
 
 
 def score_pictures(
@@ -65,63 +99,91 @@ def score_pictures(
     thresholds: Thresholds,
     visualize: str = "overlay",
     ranks: Ranks = ALONE,
+    earlier: EarlierRun | None = None,
 ) -> int:
-    """Score pictures and print `path<TAB>score` a line; write predictions.csv, pictures and, if asked for, maps.
+    """Score pictures, print `path<TAB>score<TAB>decision` a line and write their files.
 
-    A file that cannot be read is told on standard error and the others go on. Processes of one run share the
-    pictures; the main one prints, in their order, and writes predictions.csv.
+    These are pictures, if asked for maps, and predictions.csv, whose rows are written batch by batch: a run that ends
+    early keeps them. A file that cannot be read is told on standard error, becomes a row with its error, and the
+    others go on. Processes of one run share the pictures; the main one prints and writes predictions.csv.
 
     Args:
         visualize: which of `pictures.KINDS` is written for every image, or "none".
+        earlier: the run that this one continues; pictures that it has scored are left out, and its rows stay.
 
     Returns:
-        the exit code: 0, or 1 where a file among several was bad.
+        the exit code: 0, or 1 where predictions.csv has a row with an error.
 
     Raises:
-        InputError: the only file is bad, or all of them are; or a heat map would overwrite one of the pictures.
+        InputError: the only file is bad, a heat map would overwrite one of the pictures, a file cannot be written, or
+            the earlier run had other settings.
     """
     refuse_to_overwrite((picture.path for picture in pictures), save_path, (picture.output for picture in pictures))
-    with torch.no_grad():
-        text_features = model.text_features()
-    rows: list[PredictionRow] = []
-    bad: list[str] = []
-    batches = [pictures[start : start + batch_size] for start in range(0, len(pictures), batch_size)]
+    earlier = earlier or EarlierRun()
+    settings = _settings(model, thresholds)
+    earlier.check_settings(settings)
+    left = earlier.left(pictures)
+    kept = earlier.rows_beside(left)
+
+    def conclude(scored: ScoredPicture) -> Finding:
+        finding = judge(scored.anomaly_score, thresholds, scored.values)
+        _write_pictures(scored, finding, visualize, save_path, save_maps)
+        return finding
+
+    predictions: PredictionsFile | None = None
+    bad = 0
+    done = len(pictures) - len(left)
     hidden = True if len(pictures) == 1 or not ranks.is_main else None  # None: where nobody looks
-    bar = tqdm(total=len(pictures), desc="scoring", unit="image", leave=False, disable=hidden)
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        own = batches[ranks.rank :: ranks.size]
-        ahead = [reader.submit(_read, model, own[0])] if own else []
-        for turn in range(-(-len(batches) // ranks.size)):
-            outcome: list[tuple[Picture, Finding | str]] = []
-            if turn < len(own):
-                readings = ahead.pop().result()
-                if turn + 1 < len(own):  # read while the model computes
-                    ahead.append(reader.submit(_read, model, own[turn + 1]))
-                outcome = _score_batch(
-                    model, text_features, own[turn], readings, save_path, save_maps, thresholds, visualize
-                )
-            for picture, finding in chain.from_iterable(ranks.gathered(outcome)):
-                if isinstance(finding, str):
-                    bad.append(finding)
-                    if len(pictures) > 1:
-                        bar.write(f"error: {finding}", file=sys.stderr)
+    with tqdm(total=len(pictures), initial=done, desc="scoring", unit="image", leave=False, disable=hidden) as bar:
+        for batch in score_in_turn(model, left, batch_size, conclude, ranks):
+            if not ranks.is_main:
+                continue
+            if len(pictures) == 1 and isinstance(batch[0][1], InputError):
+                raise batch[0][1]
+            predictions = predictions or PredictionsFile(save_path, settings, kept)
+            predictions.add(_row(picture, outcome) for picture, outcome in batch)
+            for picture, outcome in batch:
+                if isinstance(outcome, InputError):
+                    bad += 1
+                    bar.write(f"error: {outcome}", file=sys.stderr)
                 else:
-                    rows.append(PredictionRow(str(picture.path), finding=finding))
-                    bar.write(f"{picture.path}\t{finding.anomaly_score:.6f}", file=sys.stdout)
-                bar.update()
-    bar.close()
-    if not ranks.is_main:
-        return 0
-    if not rows:
-        raise InputError(bad[0] if len(bad) == 1 else f"None of the {len(bad)} images could be read.")
-    write_predictions(rows, save_path / "predictions.csv")
+                    path = printable(str(picture.path))
+                    bar.write(f"{path}\t{outcome.anomaly_score:.6f}\t{outcome.decision}", file=sys.stdout)
+            sys.stdout.flush()
+            bar.update(len(batch))
     if bad:
-        print(f"{len(bad)} of {len(pictures)} images could not be read.", file=sys.stderr)
-    return 1 if bad else 0
+        print(f"{bad} of {len(left)} images could not be read.", file=sys.stderr)
+    return 1 if bad or EarlierRun(tuple(kept)).has_errors else 0
 
 
-Reading = tuple[Image.Image, Tensor] | str
-"""A picture and what the model reads of it, (3, S, S); or a sentence that says why there is none."""
+def _row(picture: Picture, outcome: Finding | InputError) -> PredictionRow:
+    if isinstance(outcome, InputError):
+        return PredictionRow(str(picture.path), error=str(outcome))
+    return PredictionRow(str(picture.path), finding=outcome)
+
+
+def _write_pictures(scored: ScoredPicture, finding: Finding, visualize: str, save_path: Path, save_maps: bool) -> None:
+    if visualize in KINDS:
+        drawn = KINDS[visualize](scored.image, finding, scored.values, None, "")
+        save_image_picture(drawn, save_path, scored.picture.output)
+    if save_maps:
+        save_map(scored.anomaly_map, save_path, scored.picture.output)
+
+
+def _settings(model: AnomalyCLIP, thresholds: Thresholds) -> dict[str, Any]:
+    """All that scores and decisions depend on."""
+    return {
+        "threshold": thresholds.image.value,
+        "pixel_threshold": thresholds.pixel.value,
+        "backbone": model.backbone.name,
+        "weights": model.provenance.fingerprint,
+        "prompts": fingerprint(model.prompts) if isinstance(model.prompts, PromptLearner) else "handwritten",
+        **model.settings.plain(),
+    }
+
+
+Reading = tuple[Image.Image, Tensor] | InputError
+"""A picture and what the model reads of it, (3, S, S); or why there is none."""
 
 
 def _read(model: AnomalyCLIP, pictures: Sequence[Picture]) -> list[Reading]:
@@ -131,39 +193,28 @@ def _read(model: AnomalyCLIP, pictures: Sequence[Picture]) -> list[Reading]:
             image = read_image(picture.path)
             readings.append((image, model.preprocess(image)))
         except InputError as error:
-            readings.append(str(error))
+            readings.append(InputError(str(error)))  # without the traceback, which would keep the file's bytes
     return readings
 
 
-def _score_batch(
-    model: AnomalyCLIP,
-    text_features: Tensor,
-    pictures: Sequence[Picture],
-    readings: Sequence[Reading],
-    save_path: Path,
-    save_maps: bool,
-    thresholds: Thresholds,
-    visualize: str,
-) -> list[tuple[Picture, Finding | str]]:
-    """Per picture its score, its heat map being written, or the sentence about it."""
-    tensors = [reading[1] for reading in readings if not isinstance(reading, str)]
+def _scored(
+    model: AnomalyCLIP, text_features: Tensor, pictures: Sequence[Picture], readings: Sequence[Reading]
+) -> Iterator[ScoredPicture | InputError]:
+    """Each picture with its score and map, one at a time: at its own size, a map may be large."""
+    tensors = [reading[1] for reading in readings if not isinstance(reading, InputError)]
     if not tensors:
-        return [(picture, str(reading)) for picture, reading in zip(pictures, readings, strict=True)]
+        yield from (reading for reading in readings if isinstance(reading, InputError))
+        return
     prediction = model.score(torch.stack(tensors), text_features)
-    scored = zip(prediction.anomaly_score.tolist(), prediction.anomaly_map.numpy(), strict=True)
+    scores = zip(prediction.anomaly_score.tolist(), prediction.anomaly_map.numpy(), strict=True)
     layers = len(model.settings.map_positions())
-    outcome: list[tuple[Picture, Finding | str]] = []
     for picture, reading in zip(pictures, readings, strict=True):
-        if isinstance(reading, str):
-            outcome.append((picture, reading))
+        if isinstance(reading, InputError):
+            yield reading
             continue
-        score, anomaly_map = next(scored)
-        values = values_at(anomaly_map, layers, reading[0].size)
-        finding = judge(score, thresholds, values)
-        if visualize in KINDS:
-            drawn = KINDS[visualize](reading[0], finding, values, None, "")
-            save_image_picture(drawn, save_path, picture.output)
-        if save_maps:
-            save_map(anomaly_map, save_path, picture.output)
-        outcome.append((picture, finding))
-    return outcome
+        score, anomaly_map = next(scores)
+        if not math.isfinite(score) or not np.isfinite(anomaly_map).all():
+            yield InputError(f"The scores of {picture.path} are not finite; use --precision fp32, or other prompts.")
+            continue
+        image = reading[0]
+        yield ScoredPicture(picture, image, score, anomaly_map, values_at(anomaly_map, layers, image.size))

@@ -1,13 +1,15 @@
 """Find anomalies: on a dataset, with the metrics of the paper, or on single images.
 
 python test.py --data_path /data/visa --dataset visa
-python test.py --image part.png another_folder/
+python test.py --image part.png another_folder/ 'photos/**/*.png'
+find photos -name '*.png' | python test.py --image - --save_path results/photos --continue
 torchrun --nproc_per_node=4 test.py ...     # four processes share the images
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, PAPER_BACKBONE, find_backbone
@@ -15,8 +17,11 @@ from AnomalyCLIP_lib.checkpoint import find_prompts
 from AnomalyCLIP_lib.distributed import Ranks, process_group
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import output_folder
+from AnomalyCLIP_lib.images import read_image
 from AnomalyCLIP_lib.loading import load, weights_at_hand
 from AnomalyCLIP_lib.model import AnomalyCLIP
+from AnomalyCLIP_lib.thresholds import Choice
+from calibration import check_flags, choose_thresholds
 from command_line import add_model_flags, add_threshold_flags, positive, run, typed_settings
 from dataset import (
     DatasetIndex,
@@ -29,10 +34,12 @@ from dataset import (
 )
 from evaluation import LEVELS, evaluate
 from generic_dataset_json.names import find_dataset
+from picture_files import Picture, find_pictures
 from reporting.dataset_pictures import INDEX, DatasetPictures
 from reporting.metrics_files import write_results
 from reporting.pictures import KINDS
-from single_images import find_pictures, score_pictures
+from reporting.predictions_file import EarlierRun, read_earlier_run
+from single_images import score_pictures
 from streaming_metrics import METRICS
 from utils import open_log, set_seed, silent_log
 
@@ -45,29 +52,53 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError("Give either --data_path (a dataset) or --image (files or folders).")
     if arguments.visualize_all and arguments.visualize == NO_PICTURES:
         raise InputError("--visualize_all contradicts --visualize none; leave one of them away.")
+    if arguments.data_path and (arguments.go_on or arguments.no_recursive):
+        flag = "--continue" if arguments.go_on else "--no_recursive"
+        raise InputError(f"{flag} is for --image; leave it away with --data_path.")
+    check_flags(*_threshold_choice(arguments))
     set_seed(arguments.seed)
     with process_group(arguments.device) as ranks:
         return _test_images(arguments, ranks) if arguments.image else _test_dataset(arguments, ranks)
 
 
 def _test_images(arguments: argparse.Namespace, ranks: Ranks) -> int:
-    pictures = find_pictures(arguments.image)
+    def tell(*lines: str) -> None:
+        if ranks.is_main and lines:
+            print(*lines, sep="\n", file=sys.stderr)
+
+    pictures, earlier = ranks.from_main(_pictures_and_earlier_run(arguments) if ranks.is_main else ([], EarlierRun()))
+    if arguments.go_on:
+        left = len(earlier.left(pictures))
+        tell(f"--continue: {len(pictures) - left} of {len(pictures)} images were done before")
+        if not left:
+            tell("nothing is left to do")
+            return 1 if earlier.has_errors else 0
     backbone, reason = _backbone_for_images(arguments)
     model = _load(arguments, backbone, ranks, arguments.dataset)
-    if ranks.is_main:
-        print(f"model: {model.describe()} ({reason})", *model.provenance.notices, sep="\n", file=sys.stderr)
-    thresholds = model.thresholds(arguments.threshold, arguments.pixel_threshold)
-    if ranks.is_main:
-        print(thresholds.describe(), file=sys.stderr)
+    tell(f"model: {model.describe()} ({reason})", *model.provenance.notices)
     save_path = output_folder(arguments.save_path, "--save_path")
+    thresholds, notices = choose_thresholds(model, *_threshold_choice(arguments), arguments.batch_size, ranks)
+    tell(*notices, thresholds.describe())
     visualize = arguments.visualize or "overlay"
     exit_code = score_pictures(
-        model, pictures, save_path, arguments.batch_size, arguments.save_maps, thresholds, visualize, ranks
+        model, pictures, save_path, arguments.batch_size, arguments.save_maps, thresholds, visualize, ranks, earlier
     )
-    if ranks.is_main:
-        written = "predictions.csv is" if visualize == NO_PICTURES else "heat maps and predictions.csv are"
-        print(f"{written} in {save_path}", file=sys.stderr)
+    written = "predictions.csv is" if visualize == NO_PICTURES else "heat maps and predictions.csv are"
+    tell(f"{written} in {save_path}")
     return exit_code
+
+
+def _pictures_and_earlier_run(arguments: argparse.Namespace) -> tuple[list[Picture], EarlierRun]:
+    pictures = find_pictures(arguments.image, not arguments.no_recursive, arguments.save_path)
+    earlier = read_earlier_run(Path(arguments.save_path)) if arguments.go_on else EarlierRun()
+    if len(pictures) == 1:
+        for picture in earlier.left(pictures):
+            read_image(picture.path)  # the only one is bad: say so before a model is loaded or anything is written
+    return pictures, earlier
+
+
+def _threshold_choice(arguments: argparse.Namespace) -> tuple[Choice, Choice, str | None, float | None]:
+    return arguments.threshold, arguments.pixel_threshold, arguments.calibrate, arguments.false_alarm_rate
 
 
 def _backbone_for_images(arguments: argparse.Namespace) -> tuple[str | None, str]:
@@ -93,7 +124,6 @@ def _test_dataset(arguments: argparse.Namespace, ranks: Ranks) -> int:
         raise InputError(f"{index.root} lists no test images; check its meta.json.")
     label = arguments.dataset or (index.root.name if find_dataset(index.root.name) else None)
     model = _load(arguments, arguments.backbone, ranks, label)
-    thresholds = model.thresholds(arguments.threshold, arguments.pixel_threshold)
     save_path = output_folder(arguments.save_path, "--save_path")
     visualize = arguments.visualize or "panel"
     pictures = DatasetPictures(
@@ -105,12 +135,14 @@ def _test_dataset(arguments: argparse.Namespace, ranks: Ranks) -> int:
         len(model.settings.map_positions()),
         arguments.mask_threshold,
     )
+    thresholds, threshold_notices = choose_thresholds(model, *_threshold_choice(arguments), arguments.batch_size, ranks)
     log = open_log(save_path) if ranks.is_main else silent_log()
     for line in (summary(index), f"model: {model.describe()}", *model.provenance.notices, *notices):
         log.info(line)
     mask_cuts = mask_thresholds(index.split("test"), arguments.mask_threshold)
     log.info(f"mask threshold: {thresholds_text(mask_cuts)}; settings: {model.settings.plain()}")
-    log.info(thresholds.describe())
+    for line in (*threshold_notices, thresholds.describe()):
+        log.info(line)
     if _trained_on_this(model, label, index):
         log.info("WARNING: these prompts were trained on this very dataset, so this is not a zero-shot result.")
 
@@ -200,7 +232,23 @@ def _settings(arguments: argparse.Namespace, model: AnomalyCLIP, index: DatasetI
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_path", help="a dataset: folder with meta.json, or the file itself")
-    parser.add_argument("--image", "--image_path", nargs="+", metavar="PATH", help="image files, or folders of images")
+    parser.add_argument(
+        "--image",
+        "--image_path",
+        nargs="+",
+        metavar="PATH",
+        help="image files, folders of images, quoted globs, or - for a list of these on standard input",
+    )
+    parser.add_argument(
+        "--no_recursive", action="store_true", help="leave the subfolders of folders after --image out; default: search"
+    )
+    parser.add_argument(
+        "--continue",
+        dest="go_on",
+        action="store_true",
+        help="go on after a run on --image that was stopped: images with a row in predictions.csv are left out, those "
+        "with an error are tried again; default: start anew",
+    )
     parser.add_argument("--dataset", help="label of the dataset: selects the paper's row and the prompts")
     parser.add_argument("--checkpoint_path", help="prompts to use, or 'handwritten' (default: those in checkpoints/)")
     parser.add_argument("--save_path", default="./results", help="folder for all output (default: %(default)s)")

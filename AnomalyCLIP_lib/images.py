@@ -156,8 +156,8 @@ def image_size(path: Path) -> tuple[int, int]:
     return (height, width) if sideways else (width, height)
 
 
-def list_images(folder: str | Path) -> list[Path]:
-    """All images in a folder and its subfolders, sorted by path; hidden ones are passed over.
+def list_images(folder: str | Path, recursive: bool = True) -> list[Path]:
+    """All images in a folder and, if recursive, its subfolders, sorted by path; hidden ones are passed over.
 
     Returns:
         Paths that start with `folder`; an empty list where there are none.
@@ -166,7 +166,7 @@ def list_images(folder: str | Path) -> list[Path]:
         InputError: the folder does not exist or cannot be read.
     """
     folder = Path(folder)
-    return [folder / name for name in sorted(dict(walk_files(folder))) if is_image_name(name)]
+    return [folder / name for name in sorted(dict(walk_files(folder, recursive))) if is_image_name(name)]
 
 
 def is_image_name(name: str) -> bool:
@@ -174,11 +174,12 @@ def is_image_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
 
 
-def walk_files(folder: Path) -> Iterator[tuple[str, int | None]]:
+def walk_files(folder: Path, recursive: bool = True) -> Iterator[tuple[str, int | None]]:
     """Every file below `folder`: its path relative to it with forward slashes, and its size in bytes.
 
     Links are followed; one that leads nowhere has the size None. Hidden files and folders and those that
-    operating systems leave behind are passed over. The order is the file system's: sort it.
+    operating systems leave behind are passed over, and all folders where not `recursive`. The order is the
+    file system's: sort it.
 
     Raises:
         InputError: a folder does not exist or cannot be read.
@@ -197,6 +198,8 @@ def walk_files(folder: Path) -> Iterator[tuple[str, int | None]]:
                 continue
             if not entry.is_dir():
                 yield prefix + entry.name, _size(entry)
+                continue
+            if not recursive:
                 continue
             target = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(real, entry.name)
             if not _is_inside(real, target):  # a link to a folder above would go round for ever

@@ -64,10 +64,15 @@ class PredictionRow:
 
 
 def csv_lines(rows: Iterable[Sequence[str]]) -> str:
-    """Rows of cells as CSV text."""
+    """Rows of cells as CSV text that can be encoded."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue()
+    return printable(buffer.getvalue())
+
+
+def printable(text: str) -> str:
+    """The text with \\udc80 to \\udcff written out: bytes of a file's name that are no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def write_predictions(rows: Iterable[PredictionRow], path: Path) -> None:

@@ -263,8 +263,8 @@ def test_single_images_agree_with_the_dataset_run(tested, trained, tiny_files, t
     flags = image_flags(trained, tiny_files, tmp_path)
     assert test.main(["--image", str(image), "--save_maps", *flags]) == 0
     captured = capsys.readouterr()
-    path, score = captured.out.strip().split("\t")
-    assert path == str(image)
+    path, score, decision = captured.out.strip().split("\t")
+    assert path == str(image) and decision in ("normal", "anomalous")
     assert captured.err.splitlines()[0].startswith("model: backbone tiny")
     with (tested / "predictions.csv").open(newline="") as file:
         expected = {row["image_path"]: float(row["anomaly_score"]) for row in csv.DictReader(file)}
@@ -288,7 +288,7 @@ def test_folders_are_searched_and_mirrored(trained, tiny_files, pictures, tmp_pa
     lines = [line.split("\t")[0] for line in capsys.readouterr().out.strip().splitlines()]
     assert lines == [str(pictures / name) for name in ("a.png", "b.jpg", "deep/er/c.bmp", "x.bmp", "x.png")]
     written = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
-    assert written == ["a.png", "b.png", "deep/er/c.png", "predictions.csv", "x.bmp.png", "x.png.png"]
+    assert written == ["a.png", "b.png", "deep/er/c.png", "predictions.csv", "settings.json", "x.bmp.png", "x.png.png"]
     with (out / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["image_path"] for row in rows] == lines and {row["label"] for row in rows} == {""}
@@ -408,7 +408,7 @@ def test_the_scripts_themselves(trained, tiny_files, tiny_dataset, tmp_path):
     good = run_script(
         "test.py", "--image", tiny_dataset / "plate/test/good/000.png", *image_flags(trained, tiny_files, tmp_path)
     )
-    assert good.returncode == 0 and good.stdout.count("\t") == 1, good.stderr
+    assert good.returncode == 0 and good.stdout.count("\t") == 2, good.stderr
     bad = run_script("test.py", "--image", tmp_path / "nowhere.png", *image_flags(trained, tiny_files, tmp_path))
     assert bad.returncode == 2 and "Traceback" not in bad.stderr and bad.stdout == ""
     assert bad.stderr.splitlines()[-1].startswith("error: ") and "nowhere.png" in bad.stderr

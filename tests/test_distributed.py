@@ -17,13 +17,20 @@ from AnomalyCLIP_lib.distributed import ALONE, process_group
 
 # 12 images in batches of 5: three batches, which two processes share unevenly, and one of them is smaller
 FLAGS = ("--batch_size", "5", "--device", "cpu", "--workers", "0")
+CALIBRATED = ("--false_alarm_rate", "0.3", "--calibrate")
 
 
-def torchrun(processes, *command):
+def torchrun(processes, *command, given=None):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     return subprocess.run(
-        [*launcher, *map(str, command)], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=150
+        [*launcher, *map(str, command)],
+        cwd=REPOSITORY,
+        env=environment,
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=150,
     )
 
 
@@ -74,9 +81,12 @@ def several(alone, tiny_files, tiny_dataset, broken_dataset, tmp_path_factory):
         ["tested_2", "test", 2, test("tested_2", *dataset)],
         ["tested_3", "test", 3, test("tested_3", *dataset)],
         ["images_3", "test", 3, test("images_3", "--image", *images)],
+        ["started_2", "test", 2, test("listed_3", "--image", images[1], "--no_recursive")],
+        ["listed_3", "test", 3, test("listed_3", "--image", "-", "--continue")],
+        ["calibrated_3", "test", 3, test("calibrated_3", *CALIBRATED, images[0], "--image", images[1])],
     ]
     (folder / "commands.json").write_text(json.dumps(commands))
-    done = torchrun(3, "tests/several_commands.py", folder / "commands.json")
+    done = torchrun(3, "tests/several_commands.py", folder / "commands.json", given="\n".join(images) + "\n")
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -143,14 +153,40 @@ def test_single_images_are_shared(several, alone, tiny_files, tiny_dataset, brok
     given = [str(broken_dataset / "plate"), str(tiny_dataset / "plate/test/good")]
     assert test.main(["--image", *given, *image_flags(alone / "trained", tiny_files, tmp_path)]) == 1
     expected = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
-    lines = [line.split("\t") for line in outputs[0].splitlines() if line.count("\t") == 1]
-    assert [path for path, _ in lines] == [path for path, _ in expected] and len(lines) == 11
-    assert [float(score) for _, score in lines] == pytest.approx([float(score) for _, score in expected], abs=1e-5)
+    lines = [line.split("\t") for line in outputs[0].splitlines() if line.count("\t") == 2]
+    assert [path for path, *_ in lines] == [path for path, *_ in expected] and len(lines) == 11
+    assert [float(score) for _, score, _ in lines] == pytest.approx([float(row[1]) for row in expected], abs=1e-5)
     assert (
         sum("dataset/plate/test/good/002.png is damaged" in output for output in outputs) == 1
         and "1 of 12 images" in outputs[0]
     )
     assert files(several / "images_3") == files(tmp_path)
+
+
+def test_a_shared_run_goes_on_from_a_list(several):
+    assert outcome(several, "started_2")[0] == [0, 0]
+    codes, outputs = outcome(several, "listed_3")
+    assert codes == [1, 0, 0], outputs
+    assert "3 of 12 images were done before" in outputs[0] and "1 of 9 images could not be read" in outputs[0]
+    whole = {row["image_path"]: row for row in predictions(several / "images_3")}
+    found = {row["image_path"]: row for row in predictions(several / "listed_3")}
+    assert set(found) == set(whole) and len(predictions(several / "listed_3")) == 12
+    for path, row in found.items():
+        assert row["error"] == whole[path]["error"]
+        assert float(row["anomaly_score"] or 0) == pytest.approx(float(whole[path]["anomaly_score"] or 0), abs=1e-5)
+
+
+def test_calibration_is_shared(several, alone, tiny_files, tiny_dataset, broken_dataset, tmp_path):
+    codes, outputs = outcome(several, "calibrated_3")
+    assert codes == [0, 0, 0], outputs
+    assert sum("left out of the calibration" in output for output in outputs) == 1
+    flags = image_flags(alone / "trained", tiny_files, tmp_path)
+    normal = str(broken_dataset / "plate")
+    assert test.main(["--image", str(tiny_dataset / "plate/test/good"), *CALIBRATED, normal, *flags]) == 0
+    for row, expected in zip(predictions(several / "calibrated_3"), predictions(tmp_path), strict=True):
+        assert row["threshold_source"] == expected["threshold_source"]
+        assert float(row["threshold"]) == pytest.approx(float(expected["threshold"]), abs=1e-5)
+    assert "calibrated on 8 normal images" in predictions(tmp_path)[0]["threshold_source"]
 
 
 def test_a_process_that_fails_ends_all_of_them(several):
