@@ -1,9 +1,6 @@
 """The pixel metrics and the Gaussian filter: time, memory and accuracy."""
 
-import multiprocessing
-import re
-import time
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,7 +9,9 @@ import torch.nn.functional as F
 import metrics
 from AnomalyCLIP_lib.scoring import smooth
 from benchmarks import naive
-from benchmarks.table import Row, pair, seconds
+from benchmarks.processes import in_a_process, peak_memory
+from benchmarks.table import Row
+from benchmarks.timing import Spent, measured, pair
 from pixel_histogram import PixelHistogram
 
 GRID = 37  # patches a side at 518 pixels
@@ -58,21 +57,21 @@ def aupro(images: int, side: int, repetitions: int) -> Row:
 def streaming_accuracy(images: int, side: int, cells: int) -> Row:
     """All maps at once against counting them into cells, for AUROC, AUPRO and exact AUPRO."""
     masks, maps = (np.stack(parts) for parts in zip(*(draw(index, side) for index in range(images)), strict=True))
-    start = time.perf_counter()
-    expected = [
-        function(masks, maps) for function in (metrics.pixel_auroc, metrics.pixel_aupro, metrics.pixel_aupro_exact)
-    ]
-    middle = time.perf_counter()
-    histogram = PixelHistogram(cells)
-    for mask, anomaly_map in zip(masks, maps, strict=True):
-        histogram.add(mask, anomaly_map)
-    result = [histogram.auroc(), histogram.aupro(), histogram.aupro_exact()]
-    end = time.perf_counter()
+    functions = (metrics.pixel_auroc, metrics.pixel_aupro, metrics.pixel_aupro_exact)
+    expected, at_once = measured(lambda: [function(masks, maps) for function in functions])
+
+    def counted() -> list[float | None]:
+        histogram = PixelHistogram(cells)
+        for mask, anomaly_map in zip(masks, maps, strict=True):
+            histogram.add(mask, anomaly_map)
+        return [histogram.auroc(), histogram.aupro(), histogram.aupro_exact()]
+
+    result, streaming = measured(counted)
     differences = [abs(a - b) for a, b in zip(expected, result, strict=True) if a is not None and b is not None]
     return Row(
         f"streaming metrics, {images} maps, {cells} cells: AUROC, AUPRO, exact AUPRO",
-        seconds(middle - start) + " (all at once)",
-        seconds(end - middle),
+        f"{at_once}, all at once",
+        str(streaming),
         "",
         ", ".join(f"{value:.0e}" for value in differences),
     )
@@ -80,42 +79,47 @@ def streaming_accuracy(images: int, side: int, cells: int) -> Row:
 
 def streaming_memory(images: int, side: int) -> list[Row]:
     """A sixteenth, a quarter and all of the maps, drawn on the fly, each in a process of its own."""
-    context = multiprocessing.get_context("spawn")
     rows = []
-    for count in (max(images // 16, 1), max(images // 4, 1), images):
-        with context.Pool(1) as pool:
-            duration, grown, peak, errors = pool.apply(_count, (count, side, torch.get_num_threads()))
+    for count in sorted({max(images // 16, 1), max(images // 4, 1), images}):
+        counted = in_a_process(_count, count, side, torch.get_num_threads())
         rows.append(
             Row(
                 f"streaming metrics, {count} maps of {side} x {side}",
                 f"{count * side**2 * 5 / 2**20:.0f} MB (maps and masks kept)",
-                f"{grown:.0f} MB more (process {peak:.0f} MB), {duration / count * 1000:.1f} ms a map",
+                f"{counted.grown:.0f} MB more (process {counted.peak:.0f} MB), {counted.spent / count} a map",
                 "",
-                "bounds: " + ", ".join(f"{name} {value:.0e}" for name, value in errors.items()),
+                "bounds: " + ", ".join(f"{name} {value:.1e}" for name, value in counted.errors.items()),
             )
         )
     return rows
 
 
-def _count(images: int, side: int, threads: int) -> tuple[float, float, float, dict[str, float]]:
-    """Seconds spent on counting, and MB by which the process has grown from its first map on, and in all."""
+@dataclass(frozen=True)
+class Counted:
+    """What counting some maps took.
+
+    Attributes:
+        spent: without drawing the maps.
+        grown, peak: resident memory, MB: by how much it has grown since the first map was drawn, and in all.
+        errors: the bounds of `PixelHistogram.errors`.
+    """
+
+    spent: Spent
+    grown: float
+    peak: float
+    errors: dict[str, float]
+
+
+def _count(images: int, side: int, threads: int) -> Counted:
     torch.set_num_threads(threads)
     draw(0, side)
-    before = _peak_memory()
-    histogram, duration = PixelHistogram(), 0.0
+    before = peak_memory()
+    histogram = PixelHistogram()
+    total = Spent(0, 0)
     for index in range(images):
         mask, anomaly_map = draw(index, side)
-        start = time.perf_counter()
-        histogram.add(mask, anomaly_map)
-        duration += time.perf_counter() - start
-    start = time.perf_counter()
-    histogram.errors()  # counts what is still waiting
-    duration += time.perf_counter() - start
-    peak = _peak_memory()
-    return duration, peak - before, peak, histogram.errors()
-
-
-def _peak_memory() -> float:
-    """Largest resident memory of this process so far, MB; of Linux, which keeps it apart from the parent's."""
-    found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    return int(found[1]) / 2**10 if found else float("nan")
+        _, spent = measured(lambda mask=mask, anomaly_map=anomaly_map: histogram.add(mask, anomaly_map))
+        total += spent
+    errors, spent = measured(histogram.errors)  # counts what is still waiting
+    peak = peak_memory()
+    return Counted(total + spent, peak - before, peak, errors)

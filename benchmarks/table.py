@@ -1,10 +1,6 @@
-"""Rows of the benchmarks' table, and timing in pairs."""
+"""Rows of the benchmarks' table."""
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
-from typing import Any
 
 from tabulate import tabulate
 
@@ -29,37 +25,3 @@ class Row:
 def table(rows: list[Row]) -> str:
     """As Markdown."""
     return tabulate([row.cells() for row in rows], HEADERS, tablefmt="pipe", disable_numparse=True)
-
-
-def pair(
-    what: str,
-    naive: Callable[[], Any],
-    ours: Callable[[], Any],
-    difference: Callable[[Any, Any], float],
-    repetitions: int,
-) -> Row:
-    """Time both one after the other, so that what else the machine does hits both alike.
-
-    The first pair warms up and is not counted. Times are medians, the ratio is the median of the pairs' ratios.
-    """
-    times = []
-    expected = result = None
-    for _ in range(repetitions + 1):
-        start = time.perf_counter()
-        expected = naive()
-        middle = time.perf_counter()
-        result = ours()
-        times.append((middle - start, time.perf_counter() - middle))
-    times = times[1:]
-    return Row(
-        what,
-        seconds(median(slow for slow, _ in times)),
-        seconds(median(fast for _, fast in times)),
-        f"{median(slow / fast for slow, fast in times):.2f}x",
-        f"{difference(expected, result):.1e}",
-    )
-
-
-def seconds(value: float) -> str:
-    """For reading: 12.3 s or 45 ms."""
-    return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.1f} ms"
