@@ -57,6 +57,8 @@ def test_committed_files_are_small():
 def test_committed_prompts_reach_the_floors(unseen):
     mean = measure(unseen).mean
     assert mean["image_auroc"] >= IMAGE_AUROC_FLOOR and mean["pixel_auroc"] >= PIXEL_AUROC_FLOOR, mean
+    # decided at the stored thresholds; calling every image anomalous would give an image F1 of 66.7
+    assert mean["image_f1"] >= 70 and mean["pixel_f1"] >= 45, mean
 
 
 def test_dpam_is_what_localises(unseen):

@@ -106,6 +106,12 @@ def test_training_gives_the_prompts_of_one_process(several, alone, name):
     found = torch.load(several / name / "epoch_2.pth", weights_only=True)["prompt_learner"]
     for key, value in expected.items():
         assert torch.allclose(value.float(), found[key].float(), atol=1e-4), key
+    thresholds, expected_thresholds = (
+        torch.load(path / "epoch_2.pth", weights_only=True)["settings"]["thresholds"]
+        for path in (several / name, alone / "trained")
+    )
+    for level in ("image", "pixel"):
+        assert thresholds[level] == pytest.approx(expected_thresholds[level], abs=1e-4)
     assert "epoch 2/2" in outputs[0] and not any("epoch 2/2: local" in output for output in outputs[1:])
     assert ("Training goes on without the cache" in outputs[0]) == (name == "uncached_3")
 
@@ -129,6 +135,9 @@ def test_testing_gives_the_metrics_of_one_process(several, alone, name):
     ]
     for part, values in {**expected["classes"], "mean": expected["mean"]}.items():
         assert {**found["classes"], "mean": found["mean"]}[part] == pytest.approx(values, abs=1e-4)
+    assert found["counts"] == expected["counts"]
+    for metric, ends in expected["intervals"]["mean"].items():
+        assert found["intervals"]["mean"][metric] == pytest.approx(ends, abs=1e-3)
     rows, expected_rows = predictions(several / name), predictions(alone / "tested")
     assert [row["image_path"] for row in rows] == [row["image_path"] for row in expected_rows]
     for row, expected_row in zip(rows, expected_rows, strict=True):

@@ -5,11 +5,13 @@ import pickle
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
+from sklearn.metrics import auc, roc_curve
 
 import metrics
+from AnomalyCLIP_lib.findings import values_at
 from benchmarks import naive
 from pixel_histogram import PixelHistogram
-from streaming_metrics import ALL_METRICS, ClassMetrics
+from streaming_metrics import ALL_METRICS, COUNTS, ClassMetrics
 
 
 def softmax_maps(count=12, side=96, layers=1, seed=0):
@@ -139,6 +141,23 @@ def test_memory_stays_flat():
     assert max(sizes) < 1000 * 40 + 2000
 
 
+def test_curves_of_pixels():
+    masks, maps = softmax_maps()
+    maps[:, :5] = 0  # a large share of the pixels in one step
+    histogram = counted(masks, maps, 4096)
+    curve = histogram.curve()
+    rates, recalls = curve.false_positive_rate, curve.true_positive_rate
+    assert len(rates) == len(recalls) == len(curve.precision) and 100 < len(rates) <= 200
+    assert (rates[0], recalls[0], curve.precision[0]) == (0, 0, 1)
+    assert (rates[-1], recalls[-1]) == (1, 1) and curve.precision[-1] == pytest.approx(masks.mean())
+    assert (np.diff(rates) >= 0).all() and (np.diff(recalls) >= 0).all()
+    assert auc(rates, recalls) == pytest.approx(histogram.auroc(), abs=2e-3)
+    all_rates, all_recalls, _ = roc_curve(masks.ravel(), maps.ravel(), drop_intermediate=False)
+    assert np.abs(np.interp(rates, all_rates, all_recalls) - recalls).max() < 0.02
+    wanted = np.sum(masks) * recalls / np.maximum(np.sum(masks) * recalls + np.sum(~masks) * rates, 1)
+    assert curve.precision[1:] == pytest.approx(wanted[1:])
+
+
 LABELS, SCORES = [0, 1, 1, 0], [0.1, 0.3, 0.9, 0.2]
 
 
@@ -176,6 +195,31 @@ def test_class_metrics():
     other.add_image(4, 1, 0.05)
     results_by_level[0].merge(other)
     assert results_by_level[0].metrics()["image_auroc"] == pytest.approx(100 * 4 / 6)
+
+
+def test_pixels_are_decided_as_a_finding_decides_them():
+    """Map over the layers as float32, at least the threshold as float32."""
+    masks, maps = softmax_maps(count=4, layers=3)
+    threshold = float(maps[2, 7, 7] / np.float32(3)) + 1e-12  # rounds to the value itself, which so is anomalous
+    results = class_metrics(masks, maps, pixel_threshold=threshold, layers=3).metrics()
+    called = np.stack([values_at(anomaly_map, 3, (96, 96)) >= np.float32(threshold) for anomaly_map in maps])
+    assert called[2, 7, 7]
+    assert results["pixel_recall"] == pytest.approx(100 * called[masks].mean(), abs=1e-10)
+    assert results["pixel_precision"] == pytest.approx(100 * masks[called].mean(), abs=1e-10)
+
+
+def test_counts():
+    masks, maps = softmax_maps(count=4)
+    masks[[0, 3]] = 0
+    current = class_metrics(masks, maps, image_threshold=0.2)
+    current.add_image(4, 1, 0.1)  # anomalous, without a mask
+    regions = sum(len(metrics.find_regions(mask)[1]) for mask in masks)
+    assert tuple(current.counts()) == COUNTS
+    assert current.counts() == {
+        **{"normal": 2, "anomalous": 3, "with_mask": 2},
+        **{"true_positives": 2, "false_positives": 1, "false_negatives": 1, "true_negatives": 1},
+        **{"pixels": masks.size, "anomalous_pixels": masks.sum(), "regions": regions},
+    }
 
 
 def test_exact_aupro_equals_the_loop():
