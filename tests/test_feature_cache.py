@@ -14,6 +14,7 @@ from test_commands import train_tiny
 from AnomalyCLIP_lib import InputError
 from AnomalyCLIP_lib.feature_cache import CacheEntry, CacheUnusable, RowType
 from AnomalyCLIP_lib.visual_encoder import VisualEncoder
+from reporting.training_progress import SHOWN
 from training_features import shuffled_batches
 
 
@@ -34,12 +35,12 @@ def counted_images():
 
 @pytest.fixture
 def train(tiny_files, tiny_dataset, tmp_path):
-    """Trains into a folder of its own: (name, *flags) -> its log and the images that were encoded."""
+    """Trains into a folder of its own: (name, *flags) -> its log and the images encoded to learn from them."""
 
     def run(name, *flags, dataset=tiny_dataset):
         with counted_images() as asked:
             assert train_tiny(tiny_files, dataset, tmp_path / "runs" / name, *flags) == 0
-        return (tmp_path / "runs" / name / "log.txt").read_text(), sum(asked)
+        return (tmp_path / "runs" / name / "log.txt").read_text(), sum(asked) - len(SHOWN)  # of maps.png
 
     return run
 
