@@ -21,7 +21,7 @@ from AnomalyCLIP_lib.images import read_image
 from AnomalyCLIP_lib.loading import load, weights_at_hand
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from AnomalyCLIP_lib.thresholds import Choice
-from calibration import check_flags, choose_thresholds
+from calibration import check_flags, refuse_to_write_there, run_thresholds
 from command_line import add_model_flags, add_threshold_flags, positive, run, typed_settings
 from dataset import (
     DatasetIndex,
@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flag = "--continue" if arguments.go_on else "--no_recursive"
         raise InputError(f"{flag} is for --image; leave it away with --data_path.")
     check_flags(*_threshold_choice(arguments))
+    refuse_to_write_there(arguments.calibrate, arguments.save_path)
     set_seed(arguments.seed)
     with process_group(arguments.device) as ranks:
         return _test_images(arguments, ranks) if arguments.image else _test_dataset(arguments, ranks)
@@ -73,7 +74,7 @@ def _test_images(arguments: argparse.Namespace, ranks: Ranks) -> int:
     model = _load(arguments, backbone, ranks, arguments.dataset)
     tell(f"model: {model.describe()} ({reason})", *model.provenance.notices)
     save_path = output_folder(arguments.save_path, "--save_path")
-    thresholds, notices = choose_thresholds(model, *_threshold_choice(arguments), arguments.batch_size, ranks)
+    thresholds, notices = run_thresholds(model, *_threshold_choice(arguments), arguments.batch_size, ranks)
     tell(*notices, thresholds.describe())
     exit_code = score_pictures(
         model, pictures, save_path, arguments.batch_size, arguments.save_maps, thresholds, ranks, earlier
@@ -120,7 +121,7 @@ def _test_dataset(arguments: argparse.Namespace, ranks: Ranks) -> int:
     model = _load(arguments, arguments.backbone, ranks, label)
     save_path = output_folder(arguments.save_path, "--save_path")
     pictures = DatasetPictures(save_path, index.split("test"), PICTURES_PER_CLASS, arguments.save_maps)
-    thresholds, threshold_notices = choose_thresholds(model, *_threshold_choice(arguments), arguments.batch_size, ranks)
+    thresholds, threshold_notices = run_thresholds(model, *_threshold_choice(arguments), arguments.batch_size, ranks)
     log = open_log(save_path) if ranks.is_main else silent_log()
     for line in (summary(index), f"model: {model.describe()}", *model.provenance.notices, *notices):
         log.info(line)
