@@ -24,7 +24,8 @@ from AnomalyCLIP_lib.thresholds import Thresholds
 from AnomalyCLIP_lib.weights import fingerprint
 from picture_files import Picture
 from prompt_ensemble import PromptLearner
-from reporting.image_files import refuse_to_overwrite, save_heat_map, save_map
+from reporting.image_files import refuse_to_overwrite, save_image_picture, save_map
+from reporting.pictures import KINDS
 from reporting.predictions import PredictionRow, printable
 from reporting.predictions_file import EarlierRun, PredictionsFile
 
@@ -96,16 +97,18 @@ def score_pictures(
     batch_size: int,
     save_maps: bool,
     thresholds: Thresholds,
+    visualize: str = "overlay",
     ranks: Ranks = ALONE,
     earlier: EarlierRun | None = None,
 ) -> int:
     """Score pictures, print `path<TAB>score<TAB>decision` a line and write their files.
 
-    These are overlays, if asked for maps, and predictions.csv, whose rows are written batch by batch: a run that ends
+    These are pictures, if asked for maps, and predictions.csv, whose rows are written batch by batch: a run that ends
     early keeps them. A file that cannot be read is told on standard error, becomes a row with its error, and the
     others go on. Processes of one run share the pictures; the main one prints and writes predictions.csv.
 
     Args:
+        visualize: which of `pictures.KINDS` is written for every image, or "none".
         earlier: the run that this one continues; pictures that it has scored are left out, and its rows stay.
 
     Returns:
@@ -124,7 +127,7 @@ def score_pictures(
 
     def conclude(scored: ScoredPicture) -> Finding:
         finding = judge(scored.anomaly_score, thresholds, scored.values)
-        _write_pictures(scored, save_path, save_maps)
+        _write_pictures(scored, finding, visualize, save_path, save_maps)
         return finding
 
     predictions: PredictionsFile | None = None
@@ -159,8 +162,10 @@ def _row(picture: Picture, outcome: Finding | InputError) -> PredictionRow:
     return PredictionRow(str(picture.path), finding=outcome)
 
 
-def _write_pictures(scored: ScoredPicture, save_path: Path, save_maps: bool) -> None:
-    save_heat_map(scored.image, scored.values, save_path, scored.picture.output)
+def _write_pictures(scored: ScoredPicture, finding: Finding, visualize: str, save_path: Path, save_maps: bool) -> None:
+    if visualize in KINDS:
+        drawn = KINDS[visualize](scored.image, finding, scored.values, None, "")
+        save_image_picture(drawn, save_path, scored.picture.output)
     if save_maps:
         save_map(scored.anomaly_map, save_path, scored.picture.output)
 

@@ -35,13 +35,14 @@ from dataset import (
 from evaluation import LEVELS, evaluate, write_results
 from generic_dataset_json.names import find_dataset
 from picture_files import Picture, find_pictures
-from reporting.dataset_pictures import DatasetPictures
+from reporting.dataset_pictures import INDEX, DatasetPictures
+from reporting.pictures import KINDS
 from reporting.predictions_file import EarlierRun, read_earlier_run
 from single_images import score_pictures
 from streaming_metrics import METRICS
 from utils import open_log, set_seed, silent_log
 
-PICTURES_PER_CLASS = 3
+NO_PICTURES = "none"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.data_path and (arguments.go_on or arguments.no_recursive):
         flag = "--continue" if arguments.go_on else "--no_recursive"
         raise InputError(f"{flag} is for --image; leave it away with --data_path.")
+    if arguments.visualize_all and arguments.visualize == NO_PICTURES:
+        raise InputError("--visualize_all contradicts --visualize none; leave one of them away.")
     check_flags(*_threshold_choice(arguments))
     refuse_to_write_there(arguments.calibrate, arguments.save_path)
     set_seed(arguments.seed)
@@ -76,10 +79,12 @@ def _test_images(arguments: argparse.Namespace, ranks: Ranks) -> int:
     save_path = output_folder(arguments.save_path, "--save_path")
     thresholds, notices = run_thresholds(model, *_threshold_choice(arguments), arguments.batch_size, ranks)
     tell(*notices, thresholds.describe())
+    visualize = arguments.visualize or "overlay"
     exit_code = score_pictures(
-        model, pictures, save_path, arguments.batch_size, arguments.save_maps, thresholds, ranks, earlier
+        model, pictures, save_path, arguments.batch_size, arguments.save_maps, thresholds, visualize, ranks, earlier
     )
-    tell(f"heat maps and predictions.csv are in {save_path}")
+    written = "predictions.csv is" if visualize == NO_PICTURES else "heat maps and predictions.csv are"
+    tell(f"{written} in {save_path}")
     return exit_code
 
 
@@ -120,7 +125,16 @@ def _test_dataset(arguments: argparse.Namespace, ranks: Ranks) -> int:
     label = arguments.dataset or (index.root.name if find_dataset(index.root.name) else None)
     model = _load(arguments, arguments.backbone, ranks, label)
     save_path = output_folder(arguments.save_path, "--save_path")
-    pictures = DatasetPictures(save_path, index.split("test"), PICTURES_PER_CLASS, arguments.save_maps)
+    visualize = arguments.visualize or "panel"
+    pictures = DatasetPictures(
+        save_path,
+        index.split("test"),
+        visualize,
+        arguments.visualize_all,
+        arguments.save_maps,
+        len(model.settings.map_positions()),
+        arguments.mask_threshold,
+    )
     thresholds, threshold_notices = run_thresholds(model, *_threshold_choice(arguments), arguments.batch_size, ranks)
     log = open_log(save_path) if ranks.is_main else silent_log()
     for line in (summary(index), f"model: {model.describe()}", *model.provenance.notices, *notices):
@@ -154,7 +168,9 @@ def _test_dataset(arguments: argparse.Namespace, ranks: Ranks) -> int:
         "mask_thresholds_used": sorted(mask_cuts),
     }
     write_results(evaluation, settings, save_path)
-    log.info(f"log.txt, metrics.json, predictions.csv and heat maps are in {save_path}")
+    pictures.write_index()
+    drawn = "" if visualize == NO_PICTURES else f" and the heat maps that {INDEX} lists"
+    log.info(f"log.txt, metrics.json, predictions.csv{drawn} are in {save_path}")
     return 0
 
 
@@ -237,6 +253,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--metrics", choices=LEVELS, default="image-pixel-level", help="default: %(default)s")
     parser.add_argument("--batch_size", type=positive, default=8, help="default: %(default)s")
     parser.add_argument("--save_maps", action="store_true", help="also write each smoothed map as .npy, (S, S) float32")
+    pictures = parser.add_argument_group("pictures")
+    pictures.add_argument(
+        "--visualize",
+        choices=(NO_PICTURES, *KINDS),
+        help="overlay: heat map and outline on the image; panel: image, heat map, outline and ground truth beside one "
+        "another (default: overlay for --image, panel for --data_path)",
+    )
+    pictures.add_argument(
+        "--visualize_all",
+        action="store_true",
+        help="draw every image of a dataset; left out: per class the three worst misses, best hits and worst false "
+        "alarms, or what comes nearest to them",
+    )
     add_threshold_flags(parser)
     add_model_flags(parser)
     parser.add_argument("--sigma", type=float, help="of the maps' Gaussian filter, in pixels (4)")

@@ -36,6 +36,7 @@ from dataset import (
     thresholds_text,
 )
 from prompt_ensemble import PromptLearner
+from reporting.training_progress import TrainingProgress
 from training_features import CACHE_DTYPES, CachedBatches, CacheOptions, EncodedBatches, feature_batches
 from utils import open_log, set_seed, silent_log
 
@@ -101,7 +102,8 @@ def _prepare_and_train(arguments: argparse.Namespace, ranks: Ranks) -> None:
         "mask_threshold": arguments.mask_threshold,
     }
     if ranks.is_main and batches is not None:
-        train(model, batches, len(dataset), arguments, training, save_path, log)
+        progress = TrainingProgress(model, entries, arguments.mask_threshold, save_path, log.info)
+        train(model, batches, len(dataset), arguments, training, save_path, log, progress)
     elif batches is not None:  # this process encodes, the main one learns
         for _ in range(arguments.epoch):
             for _ in batches:
@@ -116,12 +118,14 @@ def train(
     training: dict[str, Any],
     save_path: Path,
     log: logging.Logger,
+    progress: TrainingProgress,
 ) -> None:
     """Adam on the prompts; a checkpoint every `save_freq` epochs and after the last one.
 
     Args:
         batches: iterated over once an epoch.
         images: how many an epoch has.
+        progress: told of every completed epoch.
 
     Raises:
         InputError: the loss is not finite any more, an image cannot be read, or memory does not suffice.
@@ -149,6 +153,7 @@ def train(
             tqdm.write(f"{images / (time.perf_counter() - start):.1f} images/s")
         if epoch % arguments.save_freq == 0 or epoch == arguments.epoch:
             write_checkpoint(save_path / f"epoch_{epoch}.pth", prompts, settings, epoch)
+        progress.epoch_done(epoch, local, image)
     log.info(f"the prompts are in {save_path / f'epoch_{arguments.epoch}.pth'}")
 
 

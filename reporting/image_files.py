@@ -1,17 +1,16 @@
-"""The files that a run writes for an image, its heat map and its anomaly map: their names, and writing them."""
+"""The files that a run writes for an image, its picture and its anomaly map: their names, and writing them."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 
 import numpy as np
-from PIL import Image
 
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import atomic_write, make_folder
-from reporting.pictures import overlay, save_picture
+from reporting.pictures import save_picture
 
-HEAT_MAP_SUFFIX = ".png"
+PICTURE_SUFFIX = ".png"
 MAP_SUFFIX = ".npy"
 
 
@@ -36,17 +35,17 @@ def refuse_to_overwrite(images: Iterable[Path], folder: Path, outputs: Iterable[
     """Raise InputError where an output would replace one of the images themselves."""
     own = {path.resolve() for path in images}
     for output in outputs:
-        for suffix in (HEAT_MAP_SUFFIX, MAP_SUFFIX):
+        for suffix in (PICTURE_SUFFIX, MAP_SUFFIX):
             path = _path(folder, output, suffix)
             if path.resolve() in own:
                 raise InputError(f"--save_path {folder} would overwrite the image {path}; choose another folder.")
 
 
-def save_heat_map(image: Image.Image, values: np.ndarray, folder: Path, output: PurePath) -> None:
-    """Write the overlay (see `pictures.overlay`) as PNG, atomically."""
-    path = _path(folder, output, HEAT_MAP_SUFFIX)
+def save_image_picture(picture: np.ndarray, folder: Path, output: PurePath) -> None:
+    """Write a picture of `pictures.KINDS` as PNG, atomically."""
+    path = picture_path(folder, output)
     make_folder(path.parent, "--save_path")
-    save_picture(overlay(image, values), path)
+    save_picture(picture, path)
 
 
 def save_map(anomaly_map: np.ndarray, folder: Path, output: PurePath) -> None:
@@ -55,6 +54,11 @@ def save_map(anomaly_map: np.ndarray, folder: Path, output: PurePath) -> None:
     make_folder(path.parent, "--save_path")
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.save(file, anomaly_map)
+
+
+def picture_path(folder: Path, output: PurePath) -> Path:
+    """Where `save_image_picture` writes."""
+    return _path(folder, output, PICTURE_SUFFIX)
 
 
 def _path(folder: Path, output: PurePath, suffix: str) -> Path:

@@ -50,8 +50,16 @@ def run_script(*command, cwd=REPOSITORY):
 # --- training ----------------------------------------------------------------------------------------------------
 
 
+TRAINING_FILES = ["epoch_1.pth", "epoch_2.pth", "log.txt", "losses.csv", "losses.png", "maps.png"]
+
+
+def training_files(folder):
+    """What a training left in its folder, but for TensorBoard's files, which need a package of their own."""
+    return sorted(path.name for path in folder.iterdir() if path.name != "tensorboard")
+
+
 def test_training_writes_checkpoints_and_a_log(trained, tiny_dataset):
-    assert sorted(path.name for path in trained.iterdir()) == ["epoch_1.pth", "epoch_2.pth", "log.txt"]
+    assert training_files(trained) == TRAINING_FILES
     log = (trained / "log.txt").read_text()
     assert "epoch 1/2: local loss" in log and "epoch 2/2: local loss" in log
     content = torch.load(trained / "epoch_2.pth", weights_only=True)
@@ -161,9 +169,37 @@ def test_the_table_and_the_papers_row(tested):
     assert f"{content['mean']['pixel_aupro']:.1f}" in log
 
 
-def test_pictures_are_drawn(tested, tiny_dataset):
-    picture = Image.open(tested / "cloth" / "test" / "spot" / "000.png")
-    assert picture.size == (52, 40) and picture.mode == "RGB"
+def test_the_pictures_of_a_dataset_are_listed(tested):
+    with (tested / "pictures.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    # Six images a class: three normal ones, and three anomalous ones, which are both the lowest and the highest
+    assert sorted(row["picture"] for row in rows) == sorted(
+        str(path.relative_to(tested)) for path in tested.rglob("*.png")
+    )
+    assert sorted(row["image_path"] for row in rows) == sorted(
+        f"{name}/test/{kind}/{number:03d}.png"
+        for name in ("cloth", "plate")
+        for kind in ("good", "spot")
+        for number in range(3)
+    )
+
+
+@pytest.mark.parametrize("flags, drawn", [(["--visualize", "none"], 0), (["--visualize_all"], 12)])
+def test_which_pictures_are_drawn(trained, tiny_files, tiny_dataset, tmp_path, flags, drawn):
+    assert evaluate_tiny(trained, tiny_files, tiny_dataset, tmp_path, *flags) == 0
+    assert len(list(tmp_path.rglob("*.png"))) == drawn
+    assert (tmp_path / "pictures.csv").exists() == bool(drawn)
+
+
+def test_an_overlay_shows_every_pixel_of_the_image(trained, tiny_files, tiny_dataset, tmp_path):
+    assert evaluate_tiny(trained, tiny_files, tiny_dataset, tmp_path, "--visualize", "overlay") == 0
+    picture = Image.open(tmp_path / "cloth" / "test" / "spot" / "000.png")
+    assert picture.mode == "RGB" and picture.width >= 52 and picture.height > 40
+
+
+def test_all_pictures_and_none_contradict_each_other(tiny_dataset):
+    with pytest.raises(InputError, match="--visualize_all contradicts --visualize none"):
+        test.main(["--data_path", str(tiny_dataset), "--visualize", "none", "--visualize_all"])
 
 
 def test_prompts_trained_on_the_tested_dataset_are_told(tested):
@@ -235,7 +271,14 @@ def test_single_images_agree_with_the_dataset_run(tested, trained, tiny_files, t
     anomaly_map = np.load(tmp_path / "001.npy")
     assert anomaly_map.shape == (42, 42) and anomaly_map.dtype == np.float32
     assert np.allclose(anomaly_map, np.load(tested / "plate" / "test" / "spot" / "001.npy"), atol=1e-5)
-    assert Image.open(tmp_path / "001.png").size == (52, 40)
+    assert Image.open(tmp_path / "001.png").size > (52, 40)
+
+
+def test_single_images_without_pictures(trained, tiny_files, tiny_dataset, tmp_path, capsys):
+    image = tiny_dataset / "plate" / "test" / "spot" / "001.png"
+    assert test.main(["--image", str(image), "--visualize", "none", *image_flags(trained, tiny_files, tmp_path)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.csv", "settings.json"]
+    assert "heat maps" not in capsys.readouterr().err
 
 
 def test_folders_are_searched_and_mirrored(trained, tiny_files, pictures, tmp_path, capsys):
@@ -278,19 +321,6 @@ def test_a_single_bad_image(trained, tiny_files, tmp_path, make, complaint):
     with pytest.raises(InputError, match=f"picture.png.*({complaint})"):
         test.main(["--image", str(path), *image_flags(trained, tiny_files, out)])
     assert not out.exists() or not any(out.iterdir())
-
-
-def test_a_normal_picture_stays_cool():
-    from AnomalyCLIP_lib.findings import values_at
-    from reporting.pictures import overlay
-
-    grey = Image.new("RGB", (8, 6), (128, 128, 128))
-    low, high, summed = (
-        overlay(grey, values_at(np.full((4, 4), value, np.float32), layers, grey.size))
-        for value, layers in ((0.1, 1), (0.9, 1), (0.4, 4))
-    )
-    assert low.shape == (6, 8, 3) and low.max() < 128 < high.max()
-    assert np.array_equal(low, summed)
 
 
 # --- bad input ---------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from test_commands import REPOSITORY, evaluate_tiny, image_flags, train_tiny
+from test_commands import REPOSITORY, TRAINING_FILES, evaluate_tiny, image_flags, train_tiny, training_files
 
 import test
 from AnomalyCLIP_lib.distributed import ALONE, process_group
@@ -101,7 +101,7 @@ def outcome(folder, name):
 def test_training_gives_the_prompts_of_one_process(several, alone, name):
     codes, outputs = outcome(several, name)
     assert set(codes) == {0}, outputs
-    assert sorted(path.name for path in (several / name).iterdir()) == ["epoch_1.pth", "epoch_2.pth", "log.txt"]
+    assert training_files(several / name) == TRAINING_FILES
     expected = torch.load(alone / "trained" / "epoch_2.pth", weights_only=True)["prompt_learner"]
     found = torch.load(several / name / "epoch_2.pth", weights_only=True)["prompt_learner"]
     for key, value in expected.items():
@@ -134,6 +134,7 @@ def test_testing_gives_the_metrics_of_one_process(several, alone, name):
     for row, expected_row in zip(rows, expected_rows, strict=True):
         assert float(row["anomaly_score"]) == pytest.approx(float(expected_row["anomaly_score"]), abs=1e-5)
     assert files(several / name) == files(alone / "tested")
+    assert (several / name / "pictures.csv").read_bytes() == (alone / "tested" / "pictures.csv").read_bytes()
     assert sum("| mean" in output for output in outputs) == 1
 
 
