@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal
@@ -22,6 +23,8 @@ from reporting.predictions import csv_lines
 
 INDEX = "pictures.csv"
 INDEX_COLUMNS = ("picture", "image_path", "cls_name", "outcome", "chosen_as")
+
+DRAWING_THREADS = 4
 
 FALSE_ALARM, MISS, HIT, QUIET = "false alarm", "miss", "hit", "rightly normal"
 ALL = "every image"
@@ -144,11 +147,16 @@ class DatasetPictures:
             candidate.position: f"{ranking} of {name}: number {place} of {counts[candidate.entry.anomaly]}"
             for candidate, ranking, place in chosen
         }
-        for position, reason in ranks.from_main(reasons).items():
-            if position in self.kept:
-                finding, size, anomaly_map = self.kept[position]
-                entry = next(candidate.entry for candidate in self.candidates if candidate.position == position)
-                self._draw(entry, finding, values_at(anomaly_map, self.layers, size), reason)
+        entries = {candidate.position: candidate.entry for candidate in self.candidates}
+        own = [(position, reason) for position, reason in ranks.from_main(reasons).items() if position in self.kept]
+
+        def draw(position: int, reason: str) -> None:
+            finding, size, anomaly_map = self.kept[position]
+            self._draw(entries[position], finding, values_at(anomaly_map, self.layers, size), reason)
+
+        with ThreadPoolExecutor(DRAWING_THREADS) as pool:  # compressing a large picture takes a second
+            for _ in pool.map(draw, *zip(*own, strict=True)) if own else ():
+                pass  # an error in a thread is raised here
         self._start_class()
 
     def write_index(self) -> None:

@@ -194,6 +194,12 @@ def test_a_mask_that_cannot_be_read_ends_no_run_that_needs_none(images, tmp_path
     assert drawn(tmp_path / "out") == {"0.png"}
 
 
+def test_an_image_that_went_away_while_running_is_named(images, tmp_path):
+    [entry] = entries_of(images, [0])
+    with pytest.raises(InputError, match=r"gone\.png does not exist"):
+        run(tmp_path, [replace(entry, image_path=tmp_path / "gone.png")], [0.9])
+
+
 def test_maps_without_pictures(images, tmp_path):
     run(tmp_path, entries_of(images, [0, 1]), [0.1, 0.9], visualize="none", save_maps=True)
     assert {path.name for path in tmp_path.iterdir()} == {"0.npy", "1.npy"}
