@@ -1,6 +1,7 @@
 """Thresholds from images that are known to be normal, for a false alarm rate that the user states."""
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -66,7 +67,19 @@ def check_flags(image: Choice, pixel: Choice, folder: str | None, rate: float | 
         raise InputError(f"--calibrate {folder} is not a folder; name one that holds normal images.")
 
 
-def choose_thresholds(
+def refuse_to_write_there(folder: str | None, save_path: str) -> None:
+    """Raise InputError where a run's pictures would replace images of --calibrate, or be taken for some later."""
+    if folder is None:
+        return
+    normal, own = (os.path.join(os.path.realpath(path), "") for path in (folder, save_path))
+    if own.startswith(normal) or normal.startswith(own):
+        raise InputError(
+            f"--save_path {save_path} and --calibrate {folder} lie in one another, so pictures of this run would get "
+            "among the normal images; choose another --save_path."
+        )
+
+
+def run_thresholds(
     model: AnomalyCLIP,
     image: Choice,
     pixel: Choice,

@@ -54,7 +54,7 @@ def find_pictures(paths: Sequence[str], recursive: bool = True, save_path: str |
 
 
 def _listed_paths() -> list[str]:
-    content = sys.stdin.buffer.read()
+    content = sys.stdin.buffer.read() if sys.stdin else b""  # None where it is closed
     if b"\0" in content:
         raise InputError("The list on standard input holds null bytes; write one path a line (find without -print0).")
     paths = [line for line in os.fsdecode(content).replace("\r\n", "\n").split("\n") if line.strip()]

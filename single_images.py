@@ -123,7 +123,7 @@ def score_pictures(
     settings = _settings(model, thresholds)
     earlier.check_settings(settings)
     left = earlier.left(pictures)
-    kept = earlier.rows_beside(left)
+    kept = earlier.without(left)
 
     def conclude(scored: ScoredPicture) -> Finding:
         finding = judge(scored.anomaly_score, thresholds, scored.values)
@@ -140,7 +140,7 @@ def score_pictures(
                 continue
             if len(pictures) == 1 and isinstance(batch[0][1], InputError):
                 raise batch[0][1]
-            predictions = predictions or PredictionsFile(save_path, settings, kept)
+            predictions = predictions or PredictionsFile(save_path, settings, kept.rows)
             predictions.add(_row(picture, outcome) for picture, outcome in batch)
             for picture, outcome in batch:
                 if isinstance(outcome, InputError):
@@ -153,7 +153,7 @@ def score_pictures(
             bar.update(len(batch))
     if bad:
         print(f"{bad} of {len(left)} images could not be read.", file=sys.stderr)
-    return 1 if bad or EarlierRun(tuple(kept)).has_errors else 0
+    return 1 if bad or kept.has_errors else 0
 
 
 def _row(picture: Picture, outcome: Finding | InputError) -> PredictionRow:

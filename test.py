@@ -21,7 +21,7 @@ from AnomalyCLIP_lib.images import read_image
 from AnomalyCLIP_lib.loading import load, weights_at_hand
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from AnomalyCLIP_lib.thresholds import Choice
-from calibration import check_flags, choose_thresholds
+from calibration import check_flags, refuse_to_write_there, run_thresholds
 from command_line import add_model_flags, add_threshold_flags, positive, run, typed_settings
 from dataset import (
     DatasetIndex,
@@ -50,12 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if bool(arguments.image) == bool(arguments.data_path):
         raise InputError("Give either --data_path (a dataset) or --image (files or folders).")
-    if arguments.visualize_all and arguments.visualize == NO_PICTURES:
-        raise InputError("--visualize_all contradicts --visualize none; leave one of them away.")
     if arguments.data_path and (arguments.go_on or arguments.no_recursive):
         flag = "--continue" if arguments.go_on else "--no_recursive"
         raise InputError(f"{flag} is for --image; leave it away with --data_path.")
+    if arguments.visualize_all and arguments.visualize == NO_PICTURES:
+        raise InputError("--visualize_all contradicts --visualize none; leave one of them away.")
     check_flags(*_threshold_choice(arguments))
+    refuse_to_write_there(arguments.calibrate, arguments.save_path)
     set_seed(arguments.seed)
     with process_group(arguments.device) as ranks:
         return _test_images(arguments, ranks) if arguments.image else _test_dataset(arguments, ranks)
@@ -77,7 +78,7 @@ def _test_images(arguments: argparse.Namespace, ranks: Ranks) -> int:
     model = _load(arguments, backbone, ranks, arguments.dataset)
     tell(f"model: {model.describe()} ({reason})", *model.provenance.notices)
     save_path = output_folder(arguments.save_path, "--save_path")
-    thresholds, notices = choose_thresholds(model, *_threshold_choice(arguments), arguments.batch_size, ranks)
+    thresholds, notices = run_thresholds(model, *_threshold_choice(arguments), arguments.batch_size, ranks)
     tell(*notices, thresholds.describe())
     visualize = arguments.visualize or "overlay"
     exit_code = score_pictures(
@@ -135,7 +136,7 @@ def _test_dataset(arguments: argparse.Namespace, ranks: Ranks) -> int:
         len(model.settings.map_positions()),
         arguments.mask_threshold,
     )
-    thresholds, threshold_notices = choose_thresholds(model, *_threshold_choice(arguments), arguments.batch_size, ranks)
+    thresholds, threshold_notices = run_thresholds(model, *_threshold_choice(arguments), arguments.batch_size, ranks)
     log = open_log(save_path) if ranks.is_main else silent_log()
     for line in (summary(index), f"model: {model.describe()}", *model.provenance.notices, *notices):
         log.info(line)

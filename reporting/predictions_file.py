@@ -5,7 +5,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -51,10 +51,10 @@ class EarlierRun:
         done = {_key(row[IMAGE_PATH]) for row in self.rows if not row[ERROR]}
         return [picture for picture in pictures if _key(printable(str(picture.path))) not in done]
 
-    def rows_beside(self, pictures: Iterable[HasPath]) -> list[tuple[str, ...]]:
-        """The rows that stay when these pictures are scored."""
+    def without(self, pictures: Iterable[HasPath]) -> "EarlierRun":
+        """What stays of it when these pictures are scored again."""
         again = {_key(printable(str(picture.path))) for picture in pictures}
-        return [row for row in self.rows if _key(row[IMAGE_PATH]) not in again]
+        return replace(self, rows=tuple(row for row in self.rows if _key(row[IMAGE_PATH]) not in again))
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         """Raise InputError where a run with these settings would give rows that mean something else."""

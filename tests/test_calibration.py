@@ -77,6 +77,16 @@ def test_contradictions_are_told_before_anything_is_loaded(tmp_path):
         test.main(["--image", str(tmp_path), "--false_alarm_rate", "0.1", "--checkpoint_path", "nowhere.pth"])
 
 
+@pytest.mark.parametrize("save_path", [".", "below/results", ".."])
+def test_pictures_of_the_run_stay_away_from_the_normal_images(tmp_path, save_path):
+    (tmp_path / "photos" / "good").mkdir(parents=True)
+    for flag in ("--image", "--data_path"):
+        with pytest.raises(InputError, match=r"--save_path .*lie in one another"):
+            folder = tmp_path / "photos" / "good"
+            test.main([flag, "a.png", "--calibrate", str(folder), "--save_path", str(folder / save_path)])
+    assert not any((tmp_path / "photos" / "good").iterdir())
+
+
 @pytest.mark.parametrize("rate", ["0", "1", "-0.1", "1.5", "nan", "inf", "little"])
 def test_rates_out_of_range(rate, capsys):
     with pytest.raises(SystemExit) as stopped:

@@ -278,7 +278,7 @@ def test_single_images_agree_with_the_dataset_run(tested, trained, tiny_files, t
 def test_single_images_without_pictures(trained, tiny_files, tiny_dataset, tmp_path, capsys):
     image = tiny_dataset / "plate" / "test" / "spot" / "001.png"
     assert test.main(["--image", str(image), "--visualize", "none", *image_flags(trained, tiny_files, tmp_path)]) == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.csv", "settings.json"]
     assert "heat maps" not in capsys.readouterr().err
 
 

@@ -104,6 +104,12 @@ def test_lists_that_cannot_be_used(photos, monkeypatch, content, complaint):
         find_pictures(["photos/b.png", "-"])
 
 
+def test_a_closed_standard_input(photos, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(InputError, match="is empty"):
+        find_pictures(["-"])
+
+
 def test_what_an_earlier_run_wrote_is_not_found(photos, tmp_path):
     results = photos / "results"
     (results / "sub").mkdir(parents=True)

@@ -56,7 +56,7 @@ def paths(out):
 def stop_at(monkeypatch, call, error):
     """Let the run end at a heat map: the files of the first batches are written by then."""
     calls = []
-    save = single_images.save_heat_map
+    save = single_images.save_image_picture
 
     def save_or_stop(*arguments):
         calls.append(arguments)
@@ -64,7 +64,7 @@ def stop_at(monkeypatch, call, error):
             raise error
         save(*arguments)
 
-    monkeypatch.setattr("single_images.save_heat_map", save_or_stop)
+    monkeypatch.setattr("single_images.save_image_picture", save_or_stop)
 
 
 def list_on_standard_input(monkeypatch, *lines):
