@@ -6,11 +6,13 @@ torchrun --nproc_per_node=4 test.py ...     # four processes share the images
 """
 
 import argparse
+import os
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, PAPER_BACKBONE, find_backbone
+from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, OPENAI_NAMES, PAPER_BACKBONE, REPOSITORY, find_backbone
 from AnomalyCLIP_lib.checkpoint import find_prompts
 from AnomalyCLIP_lib.distributed import Ranks, process_group
 from AnomalyCLIP_lib.errors import InputError
@@ -27,23 +29,28 @@ from dataset import (
     summary,
     thresholds_text,
 )
-from evaluation import LEVELS, evaluate, write_results
+from evaluation import LEVELS, Evaluation, Observer, evaluate, write_results
 from generic_dataset_json.names import find_dataset
 from reporting.dataset_pictures import DatasetPictures
+from reporting.report.gallery import Gallery
+from reporting.report.page import FILE_NAME as REPORT
+from reporting.report.page import Metrics, Report, write_report
 from single_images import find_pictures, score_pictures
 from streaming_metrics import METRICS
 from utils import open_log, set_seed, silent_log
 
 PICTURES_PER_CLASS = 3
+TRAINED_ON_THIS = "these prompts were trained on this very dataset, so this is not a zero-shot result."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
     arguments = _parser().parse_args(argv)
     if bool(arguments.image) == bool(arguments.data_path):
         raise InputError("Give either --data_path (a dataset) or --image (files or folders).")
     set_seed(arguments.seed)
     with process_group(arguments.device) as ranks:
-        return _test_images(arguments, ranks) if arguments.image else _test_dataset(arguments, ranks)
+        return _test_images(arguments, ranks) if arguments.image else _test_dataset(arguments, ranks, argv)
 
 
 def _test_images(arguments: argparse.Namespace, ranks: Ranks) -> int:
@@ -77,7 +84,7 @@ def _backbone_for_images(arguments: argparse.Namespace) -> tuple[str | None, str
     return None, f"the weights and prompts of {PAPER_BACKBONE} are on this machine"
 
 
-def _test_dataset(arguments: argparse.Namespace, ranks: Ranks) -> int:
+def _test_dataset(arguments: argparse.Namespace, ranks: Ranks, argv: Sequence[str]) -> int:
     index = read_index(arguments.data_path)
     check_images(index)
     notices = check_masks(index)
@@ -88,14 +95,19 @@ def _test_dataset(arguments: argparse.Namespace, ranks: Ranks) -> int:
     thresholds = model.thresholds(arguments.threshold, arguments.pixel_threshold)
     save_path = output_folder(arguments.save_path, "--save_path")
     pictures = DatasetPictures(save_path, index.split("test"), PICTURES_PER_CLASS, arguments.save_maps)
+    observers: list[Observer] = [pictures]
+    gallery = None if arguments.no_report else Gallery({name: len(part) for name, part in index.test.items() if part})
+    if gallery is not None:
+        observers.append(gallery)
     log = open_log(save_path) if ranks.is_main else silent_log()
     for line in (summary(index), f"model: {model.describe()}", *model.provenance.notices, *notices):
         log.info(line)
     mask_cuts = mask_thresholds(index.split("test"), arguments.mask_threshold)
     log.info(f"mask threshold: {thresholds_text(mask_cuts)}; settings: {model.settings.plain()}")
     log.info(thresholds.describe())
-    if _trained_on_this(model, label, index):
-        log.info("WARNING: these prompts were trained on this very dataset, so this is not a zero-shot result.")
+    warnings = [TRAINED_ON_THIS] if _trained_on_this(model, label, index) else []
+    for warning in warnings:
+        log.info(f"WARNING: {warning}")
 
     evaluation = evaluate(
         model,
@@ -105,7 +117,7 @@ def _test_dataset(arguments: argparse.Namespace, ranks: Ranks) -> int:
         arguments.batch_size,
         arguments.workers,
         thresholds,
-        [pictures],
+        observers,
         ranks,
     )
     if not ranks.is_main:
@@ -119,7 +131,23 @@ def _test_dataset(arguments: argparse.Namespace, ranks: Ranks) -> int:
         "mask_thresholds_used": sorted(mask_cuts),
     }
     write_results(evaluation, settings, save_path)
-    log.info(f"log.txt, metrics.json, predictions.csv and heat maps are in {save_path}")
+    if gallery is not None:
+        report = Report(
+            title=arguments.dataset or index.root.name,
+            model=_without_folders(model.describe(), model, index),
+            thresholds=thresholds,
+            predictions=evaluation.predictions,
+            gallery=gallery,
+            settings=settings,
+            command=shlex.join(["python", "test.py", *argv]),
+            notices=[
+                _without_folders(notice, model, index) for notice in (*warnings, *model.provenance.notices, *notices)
+            ],
+            metrics=_report_metrics(evaluation, arguments, label, model),
+        )
+        write_report(report, save_path)
+    files = f"{REPORT}, " if gallery is not None else ""
+    log.info(f"{files}log.txt, metrics.json, predictions.csv and heat maps are in {save_path}")
     return 0
 
 
@@ -161,6 +189,24 @@ def _paper_rows(dataset: str | None) -> list[str]:
     return rows
 
 
+def _report_metrics(
+    evaluation: Evaluation, arguments: argparse.Namespace, label: str | None, model: AnomalyCLIP
+) -> Metrics:
+    comparable = model.backbone.name == OPENAI_NAMES[PAPER_BACKBONE]
+    return Metrics(evaluation, arguments.metrics, find_dataset(label) if label else [], PAPER_BACKBONE, comparable)
+
+
+def _without_folders(text: str, model: AnomalyCLIP, index: DatasetIndex) -> str:
+    """Without the folders of this machine, which a page that is handed on need not tell: files relative to their root.
+
+    A checkpoint that was typed keeps its path as it was typed.
+    """
+    checkpoint = model.provenance.checkpoint
+    if checkpoint is not None and checkpoint.path.is_relative_to(REPOSITORY):
+        text = text.replace(str(checkpoint.path), checkpoint.path.relative_to(REPOSITORY).as_posix())
+    return text.replace(f"{index.root}{os.sep}", "")
+
+
 def _settings(arguments: argparse.Namespace, model: AnomalyCLIP, index: DatasetIndex) -> dict[str, Any]:
     checkpoint = model.provenance.checkpoint
     return {
@@ -186,6 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--metrics", choices=LEVELS, default="image-pixel-level", help="default: %(default)s")
     parser.add_argument("--batch_size", type=positive, default=8, help="default: %(default)s")
     parser.add_argument("--save_maps", action="store_true", help="also write each smoothed map as .npy, (S, S) float32")
+    parser.add_argument("--no_report", action="store_true", help="of a dataset: do not write report.html")
     add_threshold_flags(parser)
     add_model_flags(parser)
     parser.add_argument("--sigma", type=float, help="of the maps' Gaussian filter, in pixels (4)")
