@@ -1,11 +1,11 @@
-"""Testing on a dataset: every image scored, the metrics of each class, and the files that record them."""
+"""Testing on a dataset: every image scored, and the metrics of each class."""
 
-import json
 import math
+import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -16,16 +16,21 @@ from tqdm import tqdm
 
 from AnomalyCLIP_lib.distributed import ALONE, Ranks
 from AnomalyCLIP_lib.errors import InputError
-from AnomalyCLIP_lib.files import atomic_write
 from AnomalyCLIP_lib.findings import Finding, judge, values_at
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from AnomalyCLIP_lib.scoring import image_scores
 from AnomalyCLIP_lib.thresholds import Thresholds
+from bootstrap import LEVEL, RESAMPLES, Interval, interval, mean_moves
 from dataset import AnomalyDataset, Entry, read_batches
-from reporting.predictions import PredictionRow, write_predictions
-from streaming_metrics import METRICS, ClassMetrics, Metrics
+from pixel_histogram import PixelCurve
+from reporting.predictions import PredictionRow
+from streaming_metrics import ALL_METRICS, COUNTS, IMAGE_DECISIONS, METRICS, PIXEL_DECISIONS, ClassMetrics, Metrics
 
 LEVELS = ("image-level", "pixel-level", "image-pixel-level")
+DEFAULT_SEED = 111
+
+Intervals = dict[str, Interval | None]
+"""Per name of `ALL_METRICS` the ends of its interval, percent; None where the metric is None."""
 
 
 @dataclass(frozen=True)
@@ -33,24 +38,58 @@ class Evaluation:
     """What testing on a dataset gives; metrics in percent, None where undefined or not asked for.
 
     Attributes:
-        classes: per class name the four metrics.
+        classes: per class name the metrics, of all names of `ALL_METRICS`.
         mean: their means over the classes that have them.
         predictions: a row per image.
+        intervals: per class name the bootstrap intervals of its metrics, see `bootstrap`.
+        mean_intervals: those of the means.
+        counts: per class name the numbers of images, decisions and pixels, of all names of `COUNTS`.
+        pixel_curves: per class name the curves of its pixels; None where it has no pixel metrics.
     """
 
     classes: dict[str, Metrics]
     mean: Metrics
     predictions: list[PredictionRow]
+    intervals: dict[str, Intervals] = field(default_factory=dict)
+    mean_intervals: Intervals = field(default_factory=dict)
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    pixel_curves: dict[str, PixelCurve | None] = field(default_factory=dict)
+
+    def total_counts(self) -> dict[str, int]:
+        """The counts summed over the classes."""
+        return {key: sum(counts[key] for counts in self.counts.values()) for key in COUNTS}
 
     def table(self) -> str:
         """The table of the paper's code: one row a class and the mean, percent with one decimal."""
-        rows = [[name, *map(_cell, values.values())] for name, values in (*self.classes.items(), ("mean", self.mean))]
+        rows = [
+            [name, *(_cell(values[metric]) for metric in METRICS)]
+            for name, values in (*self.classes.items(), ("mean", self.mean))
+        ]
         return tabulate(
             rows,
             headers=["objects", *METRICS],
             tablefmt="pipe",
             colalign=("left", *["right"] * 4),
             disable_numparse=True,
+        )
+
+    def decision_table(self) -> str:
+        """How good the decisions at the thresholds are: means over the classes with their intervals, percent."""
+        rows = [
+            [kind, *(_cell(self.mean[name], self.mean_intervals.get(name)) for name in names)]
+            for kind, names in (("images", IMAGE_DECISIONS), ("pixels", PIXEL_DECISIONS))
+            if any(self.mean[name] is not None for name in names)
+        ]
+        table = tabulate(
+            rows,
+            headers=["decisions", "F1", "precision", "recall", "largest F1 of any threshold"],
+            tablefmt="pipe",
+            colalign=("left", *["right"] * 4),
+            disable_numparse=True,
+        )
+        return (
+            f"decisions at the thresholds, mean over the classes, with {LEVEL} % intervals from {RESAMPLES} resamples "
+            f"of the images:\n{table}"
         )
 
 
@@ -101,8 +140,9 @@ def evaluate(
     thresholds: Thresholds | None = None,
     observers: Sequence[Observer] = (),
     ranks: Ranks = ALONE,
+    seed: int = DEFAULT_SEED,
 ) -> Evaluation:
-    """Score all images, class by class, and compute the metrics of the paper's table.
+    """Score all images, class by class, and compute the metrics.
 
     Neither images nor maps are kept: each one is counted and let go. Processes of one run share the batches and get
     the same result.
@@ -114,6 +154,7 @@ def evaluate(
         thresholds: what images and pixels are called anomalous from; None: the checkpoint's, else 0.5.
         observers: see every image with its map.
         ranks: the place of this process in the run.
+        seed: of the images drawn for the intervals.
 
     Raises:
         InputError: an image or mask cannot be read, or a score is not finite.
@@ -136,7 +177,7 @@ def evaluate(
     with torch.no_grad():
         text_features = model.text_features()
     layers = len(model.settings.map_positions())
-    results = _ResultsByClass(list(classes), level, observers, ranks)
+    results = _ResultsByClass(list(classes), level, thresholds, layers, observers, ranks, seed)
     own_findings: dict[int, Finding] = {}  # by position
     for batch in tqdm(
         read_batches(loader),
@@ -164,16 +205,14 @@ def evaluate(
             values = None if anomaly_map is None else values_at(anomaly_map, layers, (width, height))
             own_findings[position] = judge(scores[row], thresholds, values)
             mask = batch["mask"][row].numpy() if bool(batch["has_mask"][row]) else None
-            current = results.of(names[position])
-            current.add_image(entry.anomaly, scores[row])
-            if anomaly_map is not None and mask is not None and names[position] in with_masks:
-                current.add_map(mask, anomaly_map)
+            counted_map = anomaly_map if names[position] in with_masks else None
+            results.of(names[position]).add_image(position, entry.anomaly, scores[row], mask, counted_map)
             scored = ScoredImage(
                 position, entry, own_findings[position], (width, height), batch["image"][row], mask, anomaly_map, values
             )
             for observer in observers:
                 observer.see(scored)
-    metrics = results.metrics()
+    results.end()
     gathered = sorted(
         (pair for part in ranks.gathered(list(own_findings.items())) for pair in part), key=lambda pair: pair[0]
     )
@@ -181,20 +220,34 @@ def evaluate(
         PredictionRow(entry.relative_path, entry.class_name, entry.anomaly, finding)
         for entry, finding in ((entries[position], finding) for position, finding in gathered)
     ]
-    return ranks.from_main(Evaluation(metrics, _mean(list(metrics.values())), predictions))
+    return ranks.from_main(results.evaluation(predictions))
 
 
 class _ResultsByClass:
     """The metrics of classes that come one after the other; only one class is held at a time.
 
-    Processes that share the images bring their parts of a class together as soon as each has left it.
+    Processes that share the images bring their parts of a class together as soon as each has left it. The results
+    are on the main process, the others have empty ones.
     """
 
-    def __init__(self, names: Sequence[str], level: str, observers: Sequence[Observer], ranks: Ranks):
-        self.names, self.level, self.observers, self.ranks = names, level, observers, ranks
+    def __init__(
+        self,
+        names: Sequence[str],
+        level: str,
+        thresholds: Thresholds,
+        layers: int,
+        observers: Sequence[Observer],
+        ranks: Ranks,
+        seed: int,
+    ):
+        self.names, self.observers, self.ranks, self.seed = names, observers, ranks, seed
+        self.new = partial(ClassMetrics, level, thresholds.image.value, thresholds.pixel.value, layers)
         self.done: dict[str, Metrics] = {}
+        self.moves: dict[str, dict[str, np.ndarray]] = {}
+        self.counts: dict[str, dict[str, int]] = {}
+        self.curves: dict[str, PixelCurve | None] = {}
         self.position = 0
-        self.current = ClassMetrics(level)
+        self.current = self.new()
 
     def of(self, name: str) -> ClassMetrics:
         """Where to add an image of this class; the classes before it are complete."""
@@ -202,11 +255,27 @@ class _ResultsByClass:
             self._close()
         return self.current
 
-    def metrics(self) -> dict[str, Metrics]:
-        """Of all classes, on the main process; on the others empty ones."""
+    def end(self) -> None:
+        """All images of this process are in."""
         while self.position < len(self.names):
             self._close()
-        return self.done
+
+    def evaluation(self, predictions: list[PredictionRow]) -> Evaluation:
+        """Of all classes, once everything is in."""
+        mean = _mean(list(self.done.values()))
+        moves = list(self.moves.values())
+        return Evaluation(
+            self.done,
+            mean,
+            predictions,
+            {
+                name: {metric: interval(values[metric], self.moves[name].get(metric)) for metric in ALL_METRICS}
+                for name, values in self.done.items()
+            },
+            {metric: interval(mean[metric], mean_moves(moves, metric)) for metric in ALL_METRICS},
+            self.counts,
+            self.curves,
+        )
 
     def _close(self) -> None:
         merged: ClassMetrics | None = None
@@ -216,28 +285,26 @@ class _ResultsByClass:
             else:
                 merged.merge(part)
         name = self.names[self.position]
-        self.done[name] = merged.metrics() if merged is not None else {}
+        if merged is not None:
+            self.done[name] = merged.metrics()
+            self.moves[name] = merged.moves(self.seed, zlib.crc32(name.encode()))  # classes are drawn independently
+            self.counts[name] = merged.counts()
+            self.curves[name] = merged.pixel_curve()
         for observer in self.observers:
             observer.end_class(name, self.ranks)
         self.position += 1
-        self.current = ClassMetrics(self.level)
+        self.current = self.new()
 
 
 def _mean(classes: Sequence[Metrics]) -> Metrics:
     means: Metrics = {}
-    for name in METRICS:
+    for name in ALL_METRICS:
         values = [value for row in classes if (value := row.get(name)) is not None]
         means[name] = float(np.mean(values)) if values else None
     return means
 
 
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
-def write_results(evaluation: Evaluation, settings: dict[str, Any], folder: Path) -> None:
-    """Write metrics.json and predictions.csv into `folder`, each atomically."""
-    content = {"settings": settings, "classes": evaluation.classes, "mean": evaluation.mean}
-    with atomic_write(folder / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
-    write_predictions(evaluation.predictions, folder / "predictions.csv")
+def _cell(value: float | None, ends: Interval | None = None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1f}" + (f" ({ends[0]:.1f} to {ends[1]:.1f})" if ends else "")

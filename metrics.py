@@ -1,12 +1,35 @@
-"""The four metrics of the field: image AUROC, image AP, pixel AUROC and pixel AUPRO. Arrays in, fractions out."""
+"""The metrics of the field, exact, with all images or pixels at once. Arrays in, fractions out.
+
+Image AUROC, image AP, pixel AUROC, pixel AUPRO and pixel AP; for images and pixels alike F1, precision and recall at
+a threshold, and the threshold with the largest F1.
+"""
+
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from skimage.measure import label
 from sklearn.metrics import auc, average_precision_score, roc_auc_score
 
+import ranked_counts
+
 AUPRO_THRESHOLDS = 200
 AUPRO_FALSE_POSITIVE_LIMIT = 0.3
+
+
+class DecisionMetrics(NamedTuple):
+    """F1, precision and recall of what is called anomalous; None where undefined."""
+
+    f1: float | None
+    precision: float | None
+    recall: float | None
+
+
+class BestF1(NamedTuple):
+    """The largest F1, and a threshold that gives it: what is at least `threshold` is called anomalous."""
+
+    value: float
+    threshold: float
 
 
 def image_auroc(labels: ArrayLike, scores: ArrayLike) -> float | None:
@@ -44,6 +67,68 @@ def pixel_auroc(masks: ArrayLike, maps: ArrayLike) -> float | None:
     return float(roc_auc_score(truth, predicted.ravel())) if _has_both(truth) else None
 
 
+def pixel_ap(masks: ArrayLike, maps: ArrayLike) -> float | None:
+    """Average precision over all pixels; arguments and result as for `pixel_auroc`."""
+    truth, predicted = _pair(masks, maps)
+    truth = truth.ravel() != 0
+    return float(average_precision_score(truth, predicted.ravel())) if _has_both(truth) else None
+
+
+def decision_metrics(truth: ArrayLike, predicted: ArrayLike, threshold: float) -> DecisionMetrics:
+    """F1, precision and recall where everything from `threshold` on is called anomalous.
+
+    Recall is None where nothing is anomalous; F1 and precision also where nothing is normal, since nothing could be a
+    false alarm. Where nothing is called anomalous, precision is 0.
+
+    Args:
+        truth: labels or masks of any shape, non-zero where anomalous.
+        predicted: scores or maps of the same shape; the threshold is compared in their type.
+    """
+    anomalous, values = _pair(truth, predicted)
+    anomalous, called = anomalous != 0, values >= values.dtype.type(threshold)
+    found, total = np.sum(anomalous & called), np.sum(anomalous)
+    fractions = ranked_counts.decision_metrics(found, called.sum(), total, anomalous.size - total)
+    return DecisionMetrics(*map(fraction_or_none, fractions))
+
+
+def f1_max(truth: ArrayLike, predicted: ArrayLike) -> BestF1 | None:
+    """The largest F1 of all thresholds; arguments as for `decision_metrics`.
+
+    The threshold lies halfway between the smallest value called anomalous and the largest one that is not: on other
+    data, values in the gap between them are as likely to belong to either side. Among thresholds of equal F1 it is the
+    highest.
+
+    Returns:
+        None where not both kinds occur.
+    """
+    anomalous, values = _pair(truth, predicted)
+    anomalous = anomalous.ravel() != 0
+    if not _has_both(anomalous):
+        return None
+    distinct, positions = np.unique(values.ravel(), return_inverse=True)
+    counts = [np.bincount(positions[kind], minlength=len(distinct)) for kind in (~anomalous, anomalous)]
+    value, cell = ranked_counts.f1_max(*counts)
+    return BestF1(float(value), threshold_before(int(cell), distinct, distinct))
+
+
+def threshold_before(cell: int, smallest: np.ndarray, largest: np.ndarray) -> float:
+    """Halfway between a cell and the one below it, in the type of their values; the lowest cell's own smallest value.
+
+    Args:
+        smallest, largest: of each cell, in ascending order.
+    """
+    if cell == 0:
+        return float(smallest[0])
+    below, above = largest[cell - 1], smallest[cell]
+    middle = below / 2 + above / 2
+    return float(middle if below < middle <= above else above)  # neighbouring numbers have none between them
+
+
+def fraction_or_none(value: Any) -> float | None:
+    """A fraction as a plain number; None for NaN, which stands for undefined."""
+    return None if np.isnan(value) else float(value)
+
+
 def pixel_aupro(masks: ArrayLike, maps: ArrayLike) -> float | None:
     """Area under the per-region-overlap curve (Bergmann et al. 2020), as the paper's code integrates it.
 
@@ -67,14 +152,14 @@ def pixel_aupro(masks: ArrayLike, maps: ArrayLike) -> float | None:
     low, high = float(predicted.min()), float(predicted.max())
     if low == high:
         return 0.0
-    thresholds = np.arange(low, high, (high - low) / AUPRO_THRESHOLDS)
+    thresholds = aupro_thresholds(low, high)
     numbers, sizes = _regions_of_all(truth)
     passed = np.searchsorted(thresholds, predicted[truth])  # how many thresholds each anomalous pixel is above
     steps = len(thresholds) + 1
     counts = np.bincount(numbers * steps + passed, minlength=len(sizes) * steps).reshape(-1, steps)
     above = counts[:, ::-1].cumsum(axis=1)[:, -2::-1]  # (regions, thresholds)
     overlaps = (above / sizes[:, None]).mean(axis=0)
-    return aupro_of_thresholds(_share_above(np.sort(predicted[~truth]), thresholds), overlaps)
+    return float(aupro_of_thresholds(_share_above(np.sort(predicted[~truth]), thresholds), overlaps))
 
 
 def pixel_aupro_exact(masks: ArrayLike, maps: ArrayLike) -> float | None:
@@ -109,16 +194,22 @@ def pixel_aupro_exact(masks: ArrayLike, maps: ArrayLike) -> float | None:
     return aupro_of_curve(rates, overlaps)
 
 
-def aupro_of_thresholds(rates: np.ndarray, overlaps: np.ndarray) -> float:
-    """The paper's integral of the points (FPR, PRO) at thresholds in ascending order, both (T,); see `pixel_aupro`."""
+def aupro_thresholds(low: float, high: float) -> np.ndarray:
+    """The thresholds of `pixel_aupro` for maps from `low` to `high`: 200, or the one value that there is."""
+    return np.arange(low, high, (high - low) / AUPRO_THRESHOLDS) if low < high else np.array([low])
+
+
+def aupro_of_thresholds(rates: np.ndarray, overlaps: np.ndarray) -> np.ndarray:
+    """The paper's integral of the points (FPR, PRO), see `pixel_aupro`.
+
+    Args:
+        rates, overlaps: (..., T) at thresholds in ascending order, so that both fall; several curves at once.
+    """
     kept = rates < AUPRO_FALSE_POSITIVE_LIMIT
-    if not kept.any():
-        return 0.0
-    rates, overlaps = rates[kept], overlaps[kept]
-    width = rates.max() - rates.min()
-    if width == 0:
-        return float(overlaps.max())
-    return float(auc(rates, overlaps) / width)
+    steps = (rates[..., :-1] - rates[..., 1:]) * (overlaps[..., :-1] + overlaps[..., 1:]) / 2
+    area = np.where(kept[..., :-1], steps, 0).sum(axis=-1)
+    width = np.where(kept, rates, -np.inf).max(axis=-1) - rates[..., -1]
+    return np.where(width > 0, area / np.where(width > 0, width, 1), np.where(kept, overlaps, 0).max(axis=-1))
 
 
 def aupro_of_curve(rates: np.ndarray, overlaps: np.ndarray) -> float:

@@ -15,6 +15,11 @@ overlap (each pixel counting 1 / size of its region); cells that hold one value 
 
 - AUROC: within a cell the order is unknown, so at most half the sum of n_c p_c.
 - exact AUPRO: likewise half the sum of n_c o_c, over 0.3.
+- AP: in a cell with a anomalous pixels, A anomalous and N normal ones above it and n normal ones inside, each of the a
+  has a precision of at most (A + a) / (A + a + N), and on average at least the mean of j / (j + N + n) at j = A + 1 and
+  A + a (that function is concave); (A + a) / (A + a + N + n) is taken.
+- largest F1: exact among the thresholds that begin a cell, so never too large; one inside a cell gives at most
+  2 (A + a) / (A + a + N + P), P all anomalous pixels.
 - AUPRO of 200 thresholds: only the cells that a threshold falls into matter. With a the largest n_c among them, every
   FPR is right up to a, which moves the area A under the kept points by at most a (summation by parts: PRO rises,
   from 0 to at most 1) and so the width W by which it is divided. Every PRO is right up to the o_c of its cell, which
@@ -31,9 +36,20 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import auc
 
-from metrics import AUPRO_FALSE_POSITIVE_LIMIT, AUPRO_THRESHOLDS, aupro_of_curve, aupro_of_thresholds, find_regions
+import ranked_counts
+from metrics import (
+    AUPRO_FALSE_POSITIVE_LIMIT,
+    BestF1,
+    aupro_of_curve,
+    aupro_of_thresholds,
+    aupro_thresholds,
+    find_regions,
+    fraction_or_none,
+    threshold_before,
+)
 
 CELLS = 2**20
+CURVE_POINTS = 200
 WAITING = 4  # times as many values wait to be counted
 HALF = 0x3F000000  # the bits of 0.5 as a float32
 SPAN = 2 * HALF  # keys from one whole number to the next
@@ -55,6 +71,21 @@ class _Rows:
         return len(self.values)
 
 
+@dataclass(frozen=True)
+class PixelCurve:
+    """The ROC and the precision-recall curve of pixels, from the highest threshold to the lowest; fractions.
+
+    Attributes:
+        false_positive_rate: (P,) ascending from 0 to 1.
+        true_positive_rate: (P,) ascending from 0 to 1; the recall.
+        precision: (P,); 1 at the start, where nothing is called anomalous.
+    """
+
+    false_positive_rate: np.ndarray
+    true_positive_rate: np.ndarray
+    precision: np.ndarray
+
+
 class PixelHistogram:
     """Counts the pixels of one class.
 
@@ -73,12 +104,15 @@ class PixelHistogram:
         self._weights: list[np.ndarray] = []
         self._waiting = 0
 
-    def add(self, mask: np.ndarray, anomaly_map: np.ndarray) -> None:
+    def add(
+        self, mask: np.ndarray, anomaly_map: np.ndarray, regions: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> None:
         """Count one image.
 
         Args:
             mask: (H, W), non-zero where anomalous.
             anomaly_map: (H, W), larger is more anomalous; rounded to float32.
+            regions: `metrics.find_regions` of the mask, where that is known already.
 
         Raises:
             ValueError: the shapes differ, or a value is not finite.
@@ -91,7 +125,7 @@ class PixelHistogram:
         truth = mask != 0
         self._normal.append(values[~truth])
         if truth.any():
-            numbers, sizes = find_regions(truth)
+            numbers, sizes = find_regions(truth) if regions is None else regions
             self.regions += len(sizes)
             self._anomalous.append(values[truth])
             self._weights.append((1 / sizes)[numbers])
@@ -108,6 +142,16 @@ class PixelHistogram:
         self.shift = max(self.shift, other.shift)
         self.regions += other.regions
         self._combine(self._rows, other._rows)
+
+    def value_range(self) -> tuple[float, float] | None:
+        """The smallest and the largest value counted; None without any."""
+        self._count()
+        return (float(self._rows.values[0]), float(self._rows.largest[-1])) if len(self._rows) else None
+
+    def pixels(self) -> tuple[int, int]:
+        """How many normal and how many anomalous pixels were counted."""
+        self._count()
+        return int(self._rows.normals.sum()), int(self._rows.anomalous.sum())
 
     def auroc(self) -> float | None:
         """`metrics.pixel_auroc` of all pixels counted."""
@@ -126,7 +170,7 @@ class PixelHistogram:
         if self._rows.values[0] == self._rows.largest[-1]:
             return 0.0
         rates, overlaps, _ = self._at_thresholds()
-        return aupro_of_thresholds(rates, overlaps)
+        return float(aupro_of_thresholds(rates, overlaps))
 
     def aupro_exact(self) -> float | None:
         """`metrics.pixel_aupro_exact` of all pixels counted."""
@@ -135,8 +179,43 @@ class PixelHistogram:
             return None
         return aupro_of_curve(_shares_from(self._rows.normals)[::-1], _shares_from(self._rows.overlaps)[::-1])
 
+    def average_precision(self) -> float | None:
+        """`metrics.pixel_ap` of all pixels counted."""
+        self._count()
+        if not len(self._rows):
+            return None
+        return fraction_or_none(ranked_counts.average_precision(self._rows.normals, self._rows.anomalous))
+
+    def f1_max(self) -> BestF1 | None:
+        """`metrics.f1_max` of all pixels counted, among the thresholds that begin a cell."""
+        self._count()
+        rows = self._rows
+        if not rows.normals.any() or not rows.anomalous.any():
+            return None
+        value, cell = ranked_counts.f1_max(rows.normals, rows.anomalous)
+        return BestF1(float(value), threshold_before(int(cell), rows.values, rows.largest))
+
+    def curve(self, points: int = CURVE_POINTS) -> "PixelCurve | None":
+        """At most `points` points of the ROC and the precision-recall curve; None where not both kinds occur.
+
+        Of all thresholds that begin a cell, those that come closest to even steps of FPR + recall.
+        """
+        self._count()
+        rows = self._rows
+        if not rows.normals.any() or not rows.anomalous.any():
+            return None
+        normals, anomalous = (counts[::-1].cumsum() for counts in (rows.normals, rows.anomalous))
+        rates, recalls = normals / normals[-1], anomalous / anomalous[-1]
+        way = rates + recalls
+        chosen = np.unique(np.searchsorted(way, np.linspace(way[0], way[-1], points - 1)))  # one more is the start
+        return PixelCurve(
+            np.append(0, rates[chosen]),
+            np.append(0, recalls[chosen]),
+            np.append(1, (anomalous / (normals + anomalous))[chosen]),
+        )
+
     def errors(self) -> dict[str, float]:
-        """How far "auroc", "aupro" and "aupro_exact" may be from the exact values: the bounds of this file's head.
+        """How far the metrics of these names may be from the exact values: the bounds of this file's head.
 
         Infinite for "aupro" where an FPR is too close to the limit. Only where these metrics are defined.
         """
@@ -149,7 +228,34 @@ class PixelHistogram:
             "auroc": float(normals @ rows.anomalous / rows.anomalous.sum() / 2),
             "aupro": self._aupro_error(normals, overlaps),
             "aupro_exact": float(normals @ overlaps / 2 / AUPRO_FALSE_POSITIVE_LIMIT),
+            "average_precision": self._average_precision_error(shared),
+            "f1_max": self._f1_max_error(shared),
         }
+
+    def _average_precision_error(self, shared: np.ndarray) -> float:
+        """Precision at the anomalous pixels of a cell lies between those with all of the cell's normal ones behind and
+        before them; in the latter case it is concave in their number, so its mean is above that of its ends."""
+        rows = self._rows
+        found, false = (ranked_counts.counts_from(counts)[shared] for counts in (rows.anomalous, rows.normals))
+        some = rows.anomalous[shared] > 0
+        found, false = found[some], false[some]
+        inside, normals = rows.anomalous[shared][some], rows.normals[shared][some]
+        first = found - inside + 1
+        most = found / (found + false - normals)
+        least = (first / (first + false) + found / (found + false)) / 2
+        taken = found / (found + false)
+        return float(inside @ np.maximum(most - taken, taken - least) / rows.anomalous.sum())
+
+    def _f1_max_error(self, shared: np.ndarray) -> float:
+        """A threshold inside a cell finds at most all its anomalous pixels and none of its normal ones."""
+        rows = self._rows
+        if not shared.any():
+            return 0.0
+        found, false = (ranked_counts.counts_from(counts) for counts in (rows.anomalous, rows.normals))
+        reached = found + false - rows.normals
+        most = (2 * found / (reached + rows.anomalous.sum()))[shared].max()
+        best = self.f1_max()
+        return max(0.0, float(most) - (best.value if best else 0))
 
     def _aupro_error(self, normals: np.ndarray, overlaps: np.ndarray) -> float:
         rates, _, cells = self._at_thresholds()
@@ -168,16 +274,13 @@ class PixelHistogram:
         """FPR and PRO at the 200 thresholds, and the cell that each falls into or behind."""
         rows = self._rows
         low, high = float(rows.values[0]), float(rows.largest[-1])
-        thresholds = np.arange(low, high, (high - low) / AUPRO_THRESHOLDS) if low < high else np.array([low])
-        cells = np.searchsorted(rows.values, thresholds, side="right") - 1
-        low, high = rows.values[cells].astype(float), rows.largest[cells].astype(float)
-        inside = thresholds < high  # of a cell with several values, the part above is taken to be in proportion
-        part = np.where(inside, (high - thresholds) / np.where(inside, high - low, 1), 0)
+        thresholds = aupro_thresholds(low, high)
+        edges = rows.values, rows.largest
         rates, overlaps = (
-            (above := _shares_from(counts))[cells + 1] + part * (above[cells] - above[cells + 1])
+            ranked_counts.counts_above(counts, edges, thresholds) / counts.sum()
             for counts in (rows.normals, rows.overlaps)
         )
-        return rates, overlaps, cells
+        return rates, overlaps, ranked_counts.cells_of(edges, thresholds)[0]
 
     def _count(self) -> None:
         """Turn the waiting values into rows."""

@@ -29,9 +29,10 @@ from dataset import (
     summary,
     thresholds_text,
 )
-from evaluation import LEVELS, Evaluation, Observer, evaluate, write_results
+from evaluation import LEVELS, Evaluation, Observer, evaluate
 from generic_dataset_json.names import find_dataset
 from reporting.dataset_pictures import DatasetPictures
+from reporting.metrics_files import write_results
 from reporting.report.gallery import Gallery
 from reporting.report.page import FILE_NAME as REPORT
 from reporting.report.page import Metrics, Report, write_report
@@ -119,12 +120,14 @@ def _test_dataset(arguments: argparse.Namespace, ranks: Ranks, argv: Sequence[st
         thresholds,
         observers,
         ranks,
+        arguments.seed,
     )
     if not ranks.is_main:
         return 0
     log.info(evaluation.table())
     for row in _paper_rows(label):
         log.info(row)
+    log.info(evaluation.decision_table())
     settings = _settings(arguments, model, index) | {
         "dataset": label,
         "thresholds": thresholds.plain(),
@@ -147,7 +150,7 @@ def _test_dataset(arguments: argparse.Namespace, ranks: Ranks, argv: Sequence[st
         )
         write_report(report, save_path)
     files = f"{REPORT}, " if gallery is not None else ""
-    log.info(f"{files}log.txt, metrics.json, predictions.csv and heat maps are in {save_path}")
+    log.info(f"{files}log.txt, metrics.json, metrics.csv, predictions.csv and heat maps are in {save_path}")
     return 0
 
 

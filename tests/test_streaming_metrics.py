@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 import metrics
 from benchmarks import naive
 from pixel_histogram import PixelHistogram
-from streaming_metrics import ClassMetrics
+from streaming_metrics import ALL_METRICS, ClassMetrics
 
 
 def softmax_maps(count=12, side=96, layers=1, seed=0):
@@ -28,18 +28,40 @@ def counted(masks, maps, cells):
 
 
 def results(histogram):
-    return [histogram.auroc(), histogram.aupro(), histogram.aupro_exact()]
+    best = histogram.f1_max()
+    return {
+        "auroc": histogram.auroc(),
+        "aupro": histogram.aupro(),
+        "aupro_exact": histogram.aupro_exact(),
+        "average_precision": histogram.average_precision(),
+        "f1_max": best.value if best else None,
+    }
 
 
 def exact_results(masks, maps):
-    return [function(masks, maps) for function in (metrics.pixel_auroc, metrics.pixel_aupro, metrics.pixel_aupro_exact)]
+    best = metrics.f1_max(masks, maps)
+    return {
+        "auroc": metrics.pixel_auroc(masks, maps),
+        "aupro": metrics.pixel_aupro(masks, maps),
+        "aupro_exact": metrics.pixel_aupro_exact(masks, maps),
+        "average_precision": metrics.pixel_ap(masks, maps),
+        "f1_max": best.value if best else None,
+    }
+
+
+def assert_within_bounds(histogram, masks, maps, tolerance=0.0):
+    values, exact, bounds = results(histogram), exact_results(masks, maps), histogram.errors()
+    assert values.keys() == bounds.keys()
+    for name, value in values.items():
+        assert abs(value - exact[name]) <= bounds[name] + tolerance, name
 
 
 def test_exact_with_a_cell_for_every_value():
     masks, maps = softmax_maps()
     histogram = counted(masks, maps, 2**20)
     assert results(histogram) == pytest.approx(exact_results(masks, maps), abs=1e-12)
-    assert histogram.errors() == {"auroc": 0, "aupro": 0, "aupro_exact": 0}
+    assert set(histogram.errors().values()) == {0}
+    assert histogram.f1_max().threshold == metrics.f1_max(masks, maps).threshold
 
 
 @pytest.mark.parametrize("layers", [1, 4])
@@ -47,10 +69,9 @@ def test_within_1e_4_and_within_the_bounds_where_values_share_cells(layers):
     masks, maps = softmax_maps(layers=layers)
     histogram = counted(masks, maps, 2**15)
     bounds = histogram.errors()
-    assert min(bounds.values()) > 0
-    for value, exact, bound in zip(results(histogram), exact_results(masks, maps), bounds.values(), strict=True):
-        assert value == pytest.approx(exact, abs=1e-4)
-        assert abs(value - exact) <= bound + 1e-12
+    assert min(bounds[name] for name in bounds if name != "f1_max") > 0
+    assert results(histogram) == pytest.approx(exact_results(masks, maps), abs=1e-4)
+    assert_within_bounds(histogram, masks, maps, 1e-12)
 
 
 @pytest.mark.parametrize("cells", [64, 4096])
@@ -59,11 +80,7 @@ def test_bounds_hold_with_few_cells_and_other_ranges(cells, scale, offset):
     for seed in range(2):
         masks, maps = softmax_maps(count=4, seed=seed)
         maps = maps * np.float32(scale) + np.float32(offset)
-        histogram = counted(masks, maps, cells)
-        for value, exact, bound in zip(
-            results(histogram), exact_results(masks, maps), histogram.errors().values(), strict=True
-        ):
-            assert abs(value - exact) <= bound
+        assert_within_bounds(counted(masks, maps, cells), masks, maps)
 
 
 def test_tied_values_stay_exact():
@@ -88,14 +105,17 @@ def test_order_and_division_do_not_matter():
 @pytest.mark.parametrize("value", [0, 1])
 def test_undefined_with_one_kind_of_pixel(value):
     maps = np.random.default_rng(0).random((2, 5, 5), dtype=np.float32)
-    assert results(counted(np.full((2, 5, 5), value), maps, 100)) == [None, None, None]
-    assert results(PixelHistogram()) == [None, None, None]
+    for histogram in (counted(np.full((2, 5, 5), value), maps, 100), PixelHistogram()):
+        assert set(results(histogram).values()) == {None}
+        assert histogram.curve() is None
 
 
 def test_constant_and_perfect_maps():
     masks, _ = softmax_maps(count=2)
-    assert results(counted(masks, np.full(masks.shape, 0.5), 100)) == [0.5, 0, pytest.approx(0.15)]
-    assert results(counted(masks, masks.astype(np.float32), 100)) == [1, 1, pytest.approx(1)]
+    share = masks.mean()
+    constant = [0.5, 0, 0.15, share, 2 * share / (1 + share)]
+    assert list(results(counted(masks, np.full(masks.shape, 0.5), 100)).values()) == pytest.approx(constant)
+    assert list(results(counted(masks, masks.astype(np.float32), 100)).values()) == pytest.approx([1] * 5)
 
 
 def test_bad_maps_are_refused():
@@ -119,22 +139,43 @@ def test_memory_stays_flat():
     assert max(sizes) < 1000 * 40 + 2000
 
 
+LABELS, SCORES = [0, 1, 1, 0], [0.1, 0.3, 0.9, 0.2]
+
+
+def class_metrics(masks, maps, *arguments, labels=LABELS, scores=SCORES, **more):
+    current = ClassMetrics(*arguments, **more)
+    for position, image in enumerate(zip(labels, scores, masks, maps, strict=True)):
+        current.add_image(position, *image)
+    return current
+
+
 def test_class_metrics():
     masks, maps = softmax_maps(count=4)
-    classes = ClassMetrics(), ClassMetrics("image-level"), ClassMetrics("pixel-level")
-    for current in classes:
-        for label, score, mask, anomaly_map in zip([0, 1, 1, 0], [0.1, 0.3, 0.9, 0.2], masks, maps, strict=True):
-            current.add_image(label, score)
-            current.add_map(mask, anomaly_map)
-    both, image, pixel = (current.metrics() for current in classes)
-    assert both["image_auroc"] == both["image_ap"] == 100
-    assert both["pixel_aupro"] == pytest.approx(100 * metrics.pixel_aupro(masks, maps))
-    assert image == {**both, "pixel_auroc": None, "pixel_aupro": None}
-    assert pixel == {**both, "image_auroc": None, "image_ap": None}
+    masks[[0, 3]] = 0
+    results_by_level = [
+        class_metrics(masks, maps, level) for level in ("image-pixel-level", "image-level", "pixel-level")
+    ]
+    both, image, pixel = (current.metrics() for current in results_by_level)
+    assert tuple(both) == ALL_METRICS
+    assert both["image_auroc"] == both["image_ap"] == both["image_f1_max"] == 100
+    assert both["image_recall"] == 50 and both["image_precision"] == 100
+    assert both["image_f1"] == pytest.approx(100 * 2 / 3)
+    decisions = metrics.decision_metrics(masks, maps, 0.5)
+    expected = [
+        metrics.pixel_auroc(masks, maps),
+        metrics.pixel_aupro(masks, maps),
+        *decisions,
+        metrics.f1_max(masks, maps).value,
+        metrics.pixel_ap(masks, maps),
+    ]
+    names = ("pixel_auroc", "pixel_aupro", "pixel_f1", "pixel_precision", "pixel_recall", "pixel_f1_max", "pixel_ap")
+    assert [both[name] for name in names] == pytest.approx([100 * value for value in expected])
+    assert image == {name: None if name.startswith("pixel") else value for name, value in both.items()}
+    assert pixel == {name: None if name.startswith("image") else value for name, value in both.items()}
     other = ClassMetrics()
-    other.add_image(1, 0.05)
-    classes[0].merge(other)
-    assert classes[0].metrics()["image_auroc"] == pytest.approx(100 * 4 / 6)
+    other.add_image(4, 1, 0.05)
+    results_by_level[0].merge(other)
+    assert results_by_level[0].metrics()["image_auroc"] == pytest.approx(100 * 4 / 6)
 
 
 def test_exact_aupro_equals_the_loop():
