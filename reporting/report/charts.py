@@ -117,7 +117,7 @@ def _curves(
 def _line(axes: Axes, curve: Curve, colour: str, width: float, style: object, steps: bool = False) -> None:
     x, y = _thinned(*curve)
     if steps:  # precision at a recall is that of the next point, as average precision counts it
-        x, y = np.repeat(x, 2)[:-1], np.repeat(y, 2)[1:]
+        x, y = np.repeat(x, 2)[1:-1], np.repeat(y, 2)[2:]
     axes.plot(x, y, color=colour, linewidth=width, linestyle=style, clip_on=False, dash_capstyle="butt")  # type: ignore[arg-type]
 
 

@@ -14,6 +14,7 @@ from AnomalyCLIP_lib.findings import ANOMALOUS, NORMAL
 from AnomalyCLIP_lib.thresholds import Thresholds
 from evaluation import Evaluation
 from generic_dataset_json.names import DatasetFacts
+from pixel_histogram import PixelCurve
 from reporting.predictions import PredictionRow
 from reporting.report.charts import (
     Curve,
@@ -217,13 +218,25 @@ def _charts(report: Report) -> list[_Charts]:
     evaluation = report.metrics.evaluation
     by_class = rows_by_class(report.predictions)
     return [
-        _class_charts(name, class_anchor(number), by_class.get(name, []), evaluation.pixel_curves.get(name), threshold)
-        for number, name in enumerate(evaluation.classes)
+        _class_charts(
+            name,
+            class_anchor(number),
+            by_class.get(name, []),
+            values,
+            evaluation.pixel_curves.get(name),
+            threshold,
+        )
+        for number, (name, values) in enumerate(evaluation.classes.items())
     ]
 
 
 def _class_charts(
-    name: str, anchor: str, rows: Sequence[PredictionRow], pixel: Any | None, threshold: float
+    name: str,
+    anchor: str,
+    rows: Sequence[PredictionRow],
+    values: Mapping[str, float | None],
+    pixel: PixelCurve | None,
+    threshold: float,
 ) -> _Charts:
     found = [(row.label or 0, row.finding.anomaly_score) for row in rows if row.finding]
     labels, scores = [label for label, _ in found], [score for _, score in found]
@@ -237,19 +250,28 @@ def _class_charts(
     pixel_precision_recall: Curve | None = None
     if pixel is not None:
         pixel_roc = pixel.false_positive_rate, pixel.true_positive_rate
-        pixel_precision_recall = pixel.true_positive_rate, pixel.precision
+        pixel_precision_recall = pixel.true_positive_rate[1:], pixel.precision[1:]  # the first says nothing
     if roc is not None or pixel is not None:
-        part.charts.append(_Chart(roc_chart(roc, pixel_roc, chosen), "ROC"))
+        areas = _areas("AUROC", values, "image_auroc", "pixel_auroc")
+        part.charts.append(_Chart(roc_chart(roc, pixel_roc, chosen), f"ROC{areas}"))
         at_threshold = None
         if chosen is not None and hits + false_positives:
             at_threshold = chosen[1], hits / (hits + false_positives)
         svg = precision_recall_chart(precision_recall, pixel_precision_recall, at_threshold)
-        part.charts.append(_Chart(svg, "precision and recall"))
+        areas = _areas("AP", values, "image_ap", "pixel_ap")
+        part.charts.append(_Chart(svg, f"precision and recall{areas}"))
     if roc is None:
         only = ANOMALOUS if anomalous else NORMAL
         part.remarks.append(f"All images are {only}, so there are no curves at image level.")
     part.charts.append(_Chart(score_histogram(normal, anomalous, threshold, unlabelled=False), "image scores"))
     return part
+
+
+def _areas(title: str, values: Mapping[str, float | None], image: str, pixel: str) -> str:
+    """What the areas under the two curves of a chart are, percent."""
+    known = [(level, values.get(name)) for level, name in (("image", image), ("pixel", pixel))]
+    parts = [f"{level} {value:.1f}" for level, value in known if value is not None]
+    return f"; {title}: {', '.join(parts)}" if parts else ""
 
 
 def _card_fields(card: Card, names: Mapping[str, str]) -> dict[str, Any]:

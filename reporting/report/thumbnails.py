@@ -13,8 +13,8 @@ from torch import Tensor
 from AnomalyCLIP_lib.preprocessing import OPENAI_MEAN, OPENAI_STANDARD_DEVIATION
 from reporting.pictures import outline, overlay
 
-QUALITIES = (82, 65, 45, 28)
-"""Of WebP, tried one after the other before the picture is made smaller."""
+QUALITIES = (82, 60, 40, 22)
+"""Of WebP, tried one after the other before the picture is made smaller; then the last one counts."""
 LARGEST_SIDE, LEAST_SIDE = 320, 8
 BITS_PER_PIXEL = 1.4
 """What a WebP of a textured surface needs to look well."""
@@ -50,23 +50,25 @@ def make_thumbnails(
         pixel_threshold: see `thresholds.Thresholds`.
         byte_budget: of both together, at least 600. Quality gives way first, then size.
     """
-    side = side_for(byte_budget)
+    side, qualities = side_for(byte_budget), QUALITIES
     while True:
         scale = min(1.0, side / max(size))
         small = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
         shown = picture.convert("RGB").resize(small, Image.Resampling.BICUBIC)
-        drawn = None
+        pictures = [shown]
         if values is not None:
             reduced = cv2.resize(values, small, interpolation=cv2.INTER_AREA)
-            drawn = Image.fromarray(outline(overlay(shown, reduced), reduced, pixel_threshold))
-        for quality in QUALITIES:
-            first, second = _webp(shown, quality), None if drawn is None else _webp(drawn, quality)
-            needed = len(first) + len(second or b"")
-            if needed <= byte_budget or max(small) <= LEAST_SIDE:
-                return Thumbnails(small, first, second)
-            if needed > 3 * byte_budget:
-                break  # quality alone will not do
-        side = max(LEAST_SIDE, int(max(small) * min(0.85, math.sqrt(byte_budget / needed))))
+            pictures.append(Image.fromarray(outline(overlay(shown, reduced), reduced, pixel_threshold)))
+        needed = 0
+        for quality in qualities:
+            if needed > 2 * byte_budget and quality != QUALITIES[-1]:
+                continue  # the next one will not do
+            encoded = [_webp(part, quality) for part in pictures]
+            needed = sum(map(len, encoded))
+            if needed <= byte_budget or side == LEAST_SIDE:
+                return Thumbnails(small, encoded[0], encoded[1] if values is not None else None)
+        side = max(LEAST_SIDE, int(max(small) * min(0.9, math.sqrt(byte_budget / needed))))
+        qualities = QUALITIES[-1:]
 
 
 def picture_of(image: Tensor) -> Image.Image:
