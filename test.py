@@ -7,12 +7,14 @@ torchrun --nproc_per_node=4 test.py ...     # four processes share the images
 """
 
 import argparse
+import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, PAPER_BACKBONE, find_backbone
+from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, OPENAI_NAMES, PAPER_BACKBONE, REPOSITORY, find_backbone
 from AnomalyCLIP_lib.checkpoint import find_prompts
 from AnomalyCLIP_lib.distributed import Ranks, process_group
 from AnomalyCLIP_lib.errors import InputError
@@ -32,21 +34,26 @@ from dataset import (
     summary,
     thresholds_text,
 )
-from evaluation import LEVELS, evaluate
+from evaluation import LEVELS, Evaluation, Observer, evaluate
 from generic_dataset_json.names import find_dataset
 from picture_files import Picture, find_pictures
 from reporting.dataset_pictures import INDEX, DatasetPictures
 from reporting.metrics_files import write_results
 from reporting.pictures import KINDS
 from reporting.predictions_file import EarlierRun, read_earlier_run
+from reporting.report.gallery import Gallery
+from reporting.report.page import FILE_NAME as REPORT
+from reporting.report.page import Metrics, Report, write_report
 from single_images import score_pictures
 from streaming_metrics import METRICS
 from utils import open_log, set_seed, silent_log
 
 NO_PICTURES = "none"
+TRAINED_ON_THIS = "these prompts were trained on this very dataset, so this is not a zero-shot result."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
     arguments = _parser().parse_args(argv)
     if bool(arguments.image) == bool(arguments.data_path):
         raise InputError("Give either --data_path (a dataset) or --image (files or folders).")
@@ -59,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     refuse_to_write_there(arguments.calibrate, arguments.save_path)
     set_seed(arguments.seed)
     with process_group(arguments.device) as ranks:
-        return _test_images(arguments, ranks) if arguments.image else _test_dataset(arguments, ranks)
+        return _test_images(arguments, ranks) if arguments.image else _test_dataset(arguments, ranks, argv)
 
 
 def _test_images(arguments: argparse.Namespace, ranks: Ranks) -> int:
@@ -117,7 +124,7 @@ def _backbone_for_images(arguments: argparse.Namespace) -> tuple[str | None, str
     return None, f"the weights and prompts of {PAPER_BACKBONE} are on this machine"
 
 
-def _test_dataset(arguments: argparse.Namespace, ranks: Ranks) -> int:
+def _test_dataset(arguments: argparse.Namespace, ranks: Ranks, argv: Sequence[str]) -> int:
     index = read_index(arguments.data_path)
     check_images(index)
     notices = check_masks(index)
@@ -137,6 +144,10 @@ def _test_dataset(arguments: argparse.Namespace, ranks: Ranks) -> int:
         arguments.mask_threshold,
     )
     thresholds, threshold_notices = run_thresholds(model, *_threshold_choice(arguments), arguments.batch_size, ranks)
+    observers: list[Observer] = [pictures]
+    gallery = None if arguments.no_report else Gallery({name: len(part) for name, part in index.test.items() if part})
+    if gallery is not None:
+        observers.append(gallery)
     log = open_log(save_path) if ranks.is_main else silent_log()
     for line in (summary(index), f"model: {model.describe()}", *model.provenance.notices, *notices):
         log.info(line)
@@ -144,8 +155,9 @@ def _test_dataset(arguments: argparse.Namespace, ranks: Ranks) -> int:
     log.info(f"mask threshold: {thresholds_text(mask_cuts)}; settings: {model.settings.plain()}")
     for line in (*threshold_notices, thresholds.describe()):
         log.info(line)
-    if _trained_on_this(model, label, index):
-        log.info("WARNING: these prompts were trained on this very dataset, so this is not a zero-shot result.")
+    warnings = [TRAINED_ON_THIS] if _trained_on_this(model, label, index) else []
+    for warning in warnings:
+        log.info(f"WARNING: {warning}")
 
     evaluation = evaluate(
         model,
@@ -155,7 +167,7 @@ def _test_dataset(arguments: argparse.Namespace, ranks: Ranks) -> int:
         arguments.batch_size,
         arguments.workers,
         thresholds,
-        [pictures],
+        observers,
         ranks,
         arguments.seed,
     )
@@ -172,8 +184,24 @@ def _test_dataset(arguments: argparse.Namespace, ranks: Ranks) -> int:
     }
     write_results(evaluation, settings, save_path)
     pictures.write_index()
+    if gallery is not None:
+        report = Report(
+            title=arguments.dataset or index.root.name,
+            model=_without_folders(model.describe(), model, index),
+            thresholds=thresholds,
+            predictions=evaluation.predictions,
+            gallery=gallery,
+            settings=settings,
+            command=shlex.join(["python", "test.py", *argv]),
+            notices=[
+                _without_folders(notice, model, index) for notice in (*warnings, *model.provenance.notices, *notices)
+            ],
+            metrics=_report_metrics(evaluation, arguments, label, model),
+        )
+        write_report(report, save_path)
+    report_file = f"{REPORT}, " if gallery is not None else ""
     drawn = "" if visualize == NO_PICTURES else f" and the heat maps that {INDEX} lists"
-    log.info(f"log.txt, metrics.json, metrics.csv, predictions.csv{drawn} are in {save_path}")
+    log.info(f"{report_file}log.txt, metrics.json, metrics.csv, predictions.csv{drawn} are in {save_path}")
     return 0
 
 
@@ -213,6 +241,24 @@ def _paper_rows(dataset: str | None) -> list[str]:
         figures = [f"{name} {'-' if getattr(facts, name) is None else getattr(facts, name)}" for name in METRICS]
         rows.append(f"the paper on {facts.paper_name} ({PAPER_BACKBONE}): {', '.join(figures)}")
     return rows
+
+
+def _report_metrics(
+    evaluation: Evaluation, arguments: argparse.Namespace, label: str | None, model: AnomalyCLIP
+) -> Metrics:
+    comparable = model.backbone.name == OPENAI_NAMES[PAPER_BACKBONE]
+    return Metrics(evaluation, arguments.metrics, find_dataset(label) if label else [], PAPER_BACKBONE, comparable)
+
+
+def _without_folders(text: str, model: AnomalyCLIP, index: DatasetIndex) -> str:
+    """Without the folders of this machine, which a page that is handed on need not tell: files relative to their root.
+
+    A checkpoint that was typed keeps its path as it was typed.
+    """
+    checkpoint = model.provenance.checkpoint
+    if checkpoint is not None and checkpoint.path.is_relative_to(REPOSITORY):
+        text = text.replace(str(checkpoint.path), checkpoint.path.relative_to(REPOSITORY).as_posix())
+    return text.replace(f"{index.root}{os.sep}", "")
 
 
 def _settings(arguments: argparse.Namespace, model: AnomalyCLIP, index: DatasetIndex) -> dict[str, Any]:
@@ -269,6 +315,7 @@ def _parser() -> argparse.ArgumentParser:
         help="draw every image of a dataset; left out: per class the three worst misses, best hits and worst false "
         "alarms, or what comes nearest to them",
     )
+    parser.add_argument("--no_report", action="store_true", help="of a dataset: do not write report.html")
     add_threshold_flags(parser)
     add_model_flags(parser)
     parser.add_argument("--sigma", type=float, help="of the maps' Gaussian filter, in pixels (4)")

@@ -1,0 +1,336 @@
+"""report.html: its structure; that it fetches nothing, escapes all names, repeats its bytes and stays small."""
+
+import base64
+import io
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import auc
+
+import test
+from AnomalyCLIP_lib.findings import judge
+from AnomalyCLIP_lib.thresholds import Threshold, Thresholds
+from evaluation import Evaluation
+from generic_dataset_json.names import find_dataset
+from pixel_histogram import PixelCurve
+from reporting.predictions import PredictionRow
+from reporting.report.charts import image_precision_recall, image_roc, roc_chart
+from reporting.report.gallery import LARGEST_REPORT, Gallery, by_error, byte_budget
+from reporting.report.outcomes import error, outcome
+from reporting.report.page import Metrics, Report, render, write_report
+from reporting.report.thumbnails import Thumbnails, make_thumbnails
+from streaming_metrics import ALL_METRICS
+
+NASTY = '<script>alert("1")</script> & \'quoted\' "ä 傷.png'
+THRESHOLDS = Thresholds(Threshold(0.5, "--threshold"), Threshold(0.4, "a source with <b> & more"))
+VOID = {"meta", "link", "img", "input", "path"}  # paths of a chart close themselves
+
+
+class Page(HTMLParser):
+    """The elements of a page with their attributes, its text, and whether every element is closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.open, self.texts = [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] not in ("script", "style"):
+            self.texts.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+    def all(self, tag, name="class", value=None):
+        found = [attributes for element, attributes in self.elements if element == tag]
+        return [a for a in found if value is None or value in (a.get(name) or "").split()]
+
+
+def picture(size=(64, 48), seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def a_map(size=(64, 48)):
+    values = np.zeros((size[1], size[0]), np.float32)
+    values[10:20, 10:30] = 0.9
+    return values
+
+
+def rows_of(scores_by_class):
+    """Rows from {class: [(label, score), ...]}."""
+    return [
+        PredictionRow(f"{name}/{number}.png", name, label, judge(score, THRESHOLDS, a_map()))
+        for name, pairs in scores_by_class.items()
+        for number, (label, score) in enumerate(pairs)
+    ]
+
+
+def gallery_of(rows, most_cards=2000):
+    names = [row.cls_name for row in rows]
+    gallery = Gallery({name: names.count(name) for name in names}, most_cards)
+    for position, row in enumerate(rows):
+        gallery.add(
+            position, row.image_path, row.cls_name, row.label, row.finding, picture(seed=position), (64, 48), a_map()
+        )
+        if position + 1 == len(rows) or names[position + 1] != row.cls_name:
+            gallery.end_class(row.cls_name)
+    return gallery
+
+
+def report_of(rows, level="image-pixel-level", values=None, curves=None, **changes):
+    names = list(dict.fromkeys(row.cls_name for row in rows))
+    classes = {name: {metric: 50.0 for metric in ALL_METRICS} | (values or {}) for name in names}
+    intervals = {metric: (40.0, 61.5) for metric in ALL_METRICS}
+    evaluation = Evaluation(
+        classes,
+        classes[names[0]],
+        rows,
+        dict.fromkeys(names, intervals),
+        intervals,
+        {name: {"with_mask": 0} for name in names},
+        dict.fromkeys(names, curves),
+    )
+    content = {
+        "title": "the dataset",
+        "model": "the model",
+        "thresholds": THRESHOLDS,
+        "predictions": rows,
+        "gallery": gallery_of(rows),
+        "settings": {"seed": 111, "thresholds": {"image": {"value": 0.5}}},
+        "command": "python test.py --data_path 'a b'",
+        "metrics": Metrics(evaluation, level, find_dataset("mvtec"), "ViT-L/14@336px"),
+    }
+    return Report(**(content | changes))
+
+
+TWO_CLASSES = {
+    "plate": [(0, 0.05), (0, 0.7), (1, 0.9), (1, 0.2)],
+    "cloth": [(0, 0.3), (0, 0.4), (1, 0.6), (1, 0.45)],
+}
+CURVE = PixelCurve(np.linspace(0, 1, 9), np.linspace(0, 1, 9) ** 0.5, np.linspace(1, 0.2, 9))
+
+
+@pytest.fixture(scope="module")
+def text():
+    return render(report_of(rows_of(TWO_CLASSES), curves=CURVE))
+
+
+def test_the_page_has_its_parts(text):
+    page = Page(text)
+    assert [attributes["id"] for tag, attributes in page.elements if tag == "section" and "id" in attributes] == [
+        *("summary", "metrics", "curves", "class-0", "class-1", "gallery", "settings")
+    ]
+    targets = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
+    assert all(link["href"][1:] in targets for link in page.all("a"))
+    assert len(page.all("table", value="metrics")) == 2 and len(page.all("svg")) == 6
+    assert "40.0 – 61.5" in page.text and "--data_path 'a b'" in page.text and "thresholds: image: value" in page.text
+    assert "the paper, MVTec AD" in page.text and "91.5" in page.text and "no yardstick" in page.text
+    assert "0.4 is anomalous (a source with <b> & more)" in page.text.replace("  ", " ")
+
+
+def test_names_are_unique_and_nothing_is_fetched(text):
+    page = Page(text)
+    names = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(names) == len(set(names))
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "xlink:href", "srcset", "action", "poster"):
+            assert attributes.get(name, "data:").startswith(("data:", "#")), (tag, attributes)
+    assert "http:" not in text and "https:" not in text and "url(" not in text and "@import" not in text
+
+
+def test_cards_are_sorted_by_error_and_say_their_outcome(text):
+    cards = Page(text).all("article", value="card")
+    outcomes = [(card["data-class"], card["data-outcome"]) for card in cards]
+    assert outcomes[:3] == [("plate", "false-negative"), ("plate", "false-positive"), ("cloth", "false-negative")]
+    assert len(cards) == 8 and outcomes[-1] == ("plate", "true-negative")
+    counted = Page(text).all("b", "data-count")
+    assert {a["data-count"] for a in counted if "data-count" in a} == {
+        *("false-negative", "false-positive", "true-positive", "true-negative")
+    }
+
+
+def test_pictures_are_webp_with_their_sizes(text):
+    for image in Page(text).all("img"):
+        content = base64.b64decode(image["src"].removeprefix("data:image/webp;base64,"))
+        opened = Image.open(io.BytesIO(content))
+        assert opened.format == "WEBP" and opened.size == (64, 48)
+        assert (image["width"], image["height"], image["loading"]) == ("64", "48", "lazy")
+
+
+@pytest.mark.parametrize("nasty", [NASTY, "a\udcff.png"])
+def test_nasty_names_are_escaped(tmp_path, nasty):
+    row = PredictionRow(nasty, nasty, 1, judge(0.2, THRESHOLDS))
+    report = report_of([row], title=nasty, model=nasty, notices=[nasty], command=nasty, settings={nasty: nasty})
+    page = Page(write_report(report, tmp_path).read_text(encoding="utf-8"))
+    shown = nasty.encode("utf-8", "backslashreplace").decode()
+    assert len(page.all("script")) == 1
+    assert page.text.count(" ".join(shown.split())) >= 8
+    assert page.all("article")[0]["data-class"] == shown
+    assert shown in [option.get("value") for option in page.all("option")]
+
+
+def test_the_same_run_gives_the_same_bytes(text, tmp_path):
+    path = write_report(report_of(rows_of(TWO_CLASSES), curves=CURVE), tmp_path)
+    assert path.read_text(encoding="utf-8") == text
+    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+# --- what is missing ---------------------------------------------------------------------------------------------
+
+
+def test_one_label_only():
+    undefined = {"image_auroc": None, "image_ap": None}
+    page = Page(render(report_of(rows_of({"plate": [(1, 0.9), (1, 0.2)]}), values=undefined)))
+    assert "one label only" in page.text and "All images are anomalous" in page.text
+    assert len(page.all("svg")) == 1  # the histogram
+
+
+def test_no_masks_and_no_pixel_level():
+    undefined = {metric: None for metric in ALL_METRICS if metric.startswith("pixel")}
+    rows = rows_of(TWO_CLASSES)
+    assert "– no masks" in Page(render(report_of(rows, values=undefined))).text
+    page = Page(render(report_of(rows, "image-level", undefined)))
+    assert "left out by --metrics image-level" in page.text and "pixel level" not in page.text
+
+
+def test_pictures_without_labels():
+    rows = [PredictionRow(f"{n}.png", finding=judge(n / 10, THRESHOLDS, a_map())) for n in (2, 9, 6)]
+    page = Page(render(report_of(rows, metrics=None)))
+    assert [card["data-outcome"] for card in page.all("article")] == ["anomalous", "anomalous", "normal"]
+    assert page.all("table", value="metrics") == [] and len(page.all("svg")) == 1
+    assert "called anomalous 2" in page.text and "paper" not in page.text
+
+
+def test_without_a_gallery():
+    page = Page(render(report_of(rows_of(TWO_CLASSES), gallery=None)))
+    assert page.all("article") == [] and page.all("form") == []
+
+
+# --- outcomes, charts --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "label, score, name, distance",
+    [
+        (0, 0.7, "false-positive", 0.2),
+        (0, 0.5, "false-positive", 0.0),  # the threshold itself is anomalous
+        (0, 0.1, "true-negative", -0.4),
+        (1, 0.1, "false-negative", 0.4),
+        (1, 0.8, "true-positive", -0.3),
+        (None, 0.8, "anomalous", 0.3),
+        (None, 0.1, "normal", -0.4),
+    ],
+)
+def test_outcomes_and_errors(label, score, name, distance):
+    finding = judge(score, THRESHOLDS)
+    assert outcome(label, finding) == name
+    assert error(label, finding) == pytest.approx(distance)
+
+
+def test_image_curves_hold_the_areas():
+    labels, scores = [0, 0, 1, 1, 0, 1], [0.1, 0.7, 0.7, 0.9, 0.3, 0.2]
+    roc = image_roc(labels, scores)
+    assert roc is not None and auc(*roc) == pytest.approx(np.mean([0.5, 1, 1, 1, 1, 1, 1, 0, 0]))
+    precision_recall = image_precision_recall(labels, scores)
+    assert precision_recall is not None and np.all(np.diff(precision_recall[0]) >= 0)
+    assert image_roc([1, 1], [0.1, 0.2]) is None
+
+
+def test_a_chart_is_small_whatever_its_number_of_points():
+    grid = np.linspace(0, 1, 50_000)
+    chart = roc_chart((grid, grid**0.3), (grid, grid**0.1), (0.2, 0.5))
+    assert len(chart) < 7000 and chart.startswith("<svg") and "#0a0b" not in chart
+    assert "240.9" in chart or "241" in chart  # the end of the curves is kept
+
+
+# --- how large the report gets -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(518, 518), (900, 120), (3, 700), (1, 1)])
+@pytest.mark.parametrize("budget", [800, 5000, 40_000])
+def test_thumbnails_keep_their_budget_and_aspect(size, budget):
+    noise = picture((200, 200))
+    values = np.random.default_rng(1).random((size[1], size[0]), dtype=np.float32)
+    thumbnails = make_thumbnails(noise, size, values, 0.5, budget)
+    assert thumbnails.heat_map is not None
+    assert len(thumbnails.picture) + len(thumbnails.heat_map) <= budget
+    width, height = thumbnails.size
+    assert abs(width * size[1] - height * size[0]) <= max(size) and width <= size[0] and height <= size[1]
+
+
+def test_a_dataset_of_the_size_of_mvtec_stays_within_15_mb(monkeypatch):
+    """With every card as large as it may be: the pictures of one are as many bytes as the budget allows."""
+    budget = byte_budget(1725, 15)
+    full = Thumbnails((128, 128), b"\xff" * (budget // 2), b"\xff" * (budget // 2))
+    monkeypatch.setattr("reporting.report.gallery.make_thumbnails", lambda *_: full)
+    rng = np.random.default_rng(0)
+    rows = [
+        PredictionRow(f"class_{number % 15}/test/broken_large/{number}.png", f"class_{number % 15}", label, finding)
+        for number in range(1725)
+        for label, finding in [(number % 2, judge(float(rng.random()), THRESHOLDS))]
+    ]
+    rows.sort(key=lambda row: row.cls_name)
+    rough = PixelCurve(np.linspace(0, 1, 200), np.linspace(0, 1, 200), rng.random(200))
+    size = len(render(report_of(rows, curves=rough)).encode())
+    assert 0.8 * LARGEST_REPORT < size < LARGEST_REPORT
+
+
+def test_large_runs_keep_the_worst_of_each_class():
+    rng = np.random.default_rng(0)
+    rows = rows_of(
+        {name: [(int(rng.integers(2)), float(rng.random())) for _ in range(n)] for name, n in (("a", 40), ("b", 4))}
+    )
+    gallery = gallery_of(rows, most_cards=20)
+    kept = {name: [card for card in by_error(gallery.cards) if card.class_name == name] for name in "ab"}
+    assert len(kept["b"]) == 4 and len(kept["a"]) == 16
+    errors = sorted((error(row.label, row.finding) for row in rows if row.cls_name == "a"), reverse=True)
+    assert [card.error for card in kept["a"]] == errors[:16]
+    page = Page(render(report_of(rows, gallery=gallery)))
+    assert "24 of the 44 images are left out" in page.text
+
+
+# --- through test.py ---------------------------------------------------------------------------------------------
+
+
+def run_dataset(tiny_files, tiny_dataset, folder, *more):
+    model = ["--backbone", str(tiny_files / "tiny.json"), "--pretrained", str(tiny_files / "tiny.safetensors")]
+    flags = ["--checkpoint_path", "handwritten", "--device", "cpu", "--workers", "0", "--save_path", str(folder)]
+    return test.main(["--data_path", str(tiny_dataset), *model, *flags, *more])
+
+
+def test_a_run_on_a_dataset_writes_it_and_repeats_it(tiny_files, tiny_dataset, tmp_path):
+    assert run_dataset(tiny_files, tiny_dataset, tmp_path) == 0
+    first = (tmp_path / "report.html").read_bytes()
+    page = Page(first.decode())
+    assert len(page.all("article")) == 12 and len(page.all("img")) == 24
+    assert (
+        "handwritten prompts" in page.text and "Settings" in page.text and "--checkpoint_path handwritten" in page.text
+    )
+    sizes = {(image["width"], image["height"]) for image in page.all("img")}
+    assert sizes == {("52", "40")}
+    assert run_dataset(tiny_files, tiny_dataset, tmp_path) == 0
+    assert (tmp_path / "report.html").read_bytes() == first
+
+
+def test_no_report(tiny_files, tiny_dataset, tmp_path):
+    assert run_dataset(tiny_files, tiny_dataset, tmp_path, "--no_report", "--metrics", "image-level") == 0
+    assert not (tmp_path / "report.html").exists() and (tmp_path / "metrics.json").exists()
+    assert "report.html" not in (tmp_path / "log.txt").read_text()
