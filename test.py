@@ -10,12 +10,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, PAPER_BACKBONE, find_backbone
-from AnomalyCLIP_lib.checkpoint import find_prompts
+from AnomalyCLIP_lib.backbone import PAPER_BACKBONE
 from AnomalyCLIP_lib.distributed import Ranks, process_group
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import output_folder
-from AnomalyCLIP_lib.loading import load, weights_at_hand
+from AnomalyCLIP_lib.loading import backbone_at_hand, load
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from command_line import add_model_flags, add_threshold_flags, positive, run, typed_settings
 from dataset import (
@@ -48,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _test_images(arguments: argparse.Namespace, ranks: Ranks) -> int:
     pictures = find_pictures(arguments.image)
-    backbone, reason = _backbone_for_images(arguments)
+    backbone, reason = backbone_at_hand(
+        arguments.backbone, arguments.pretrained, arguments.checkpoint_path, arguments.cache_dir
+    )
     model = _load(arguments, backbone, ranks, arguments.dataset)
     if ranks.is_main:
         print(f"model: {model.describe()} ({reason})", *model.provenance.notices, sep="\n", file=sys.stderr)
@@ -60,21 +61,6 @@ def _test_images(arguments: argparse.Namespace, ranks: Ranks) -> int:
     if ranks.is_main:
         print(f"heat maps and predictions.csv are in {save_path}", file=sys.stderr)
     return exit_code
-
-
-def _backbone_for_images(arguments: argparse.Namespace) -> tuple[str | None, str]:
-    """The paper's model where its weights and prompts are on this machine, else the demo; and why."""
-    if arguments.backbone or arguments.checkpoint_path or arguments.pretrained:
-        return arguments.backbone, "as the flags say"
-    paper = find_backbone(PAPER_BACKBONE)
-    lacking = []
-    if not weights_at_hand(paper, cache_dir=arguments.cache_dir):
-        lacking.append("weights")
-    if find_prompts(paper) is None:
-        lacking.append("prompts")
-    if lacking:
-        return DEMO_BACKBONE, f"the {' and '.join(lacking)} of {PAPER_BACKBONE} are not on this machine"
-    return None, f"the weights and prompts of {PAPER_BACKBONE} are on this machine"
 
 
 def _test_dataset(arguments: argparse.Namespace, ranks: Ranks) -> int:

@@ -1,0 +1,310 @@
+"""The page itself: what stands on it, and what happens when the user does something."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.processing_utils import save_bytes_to_cache
+
+from AnomalyCLIP_lib.errors import InputError
+from AnomalyCLIP_lib.images import IMAGE_EXTENSIONS
+from AnomalyCLIP_lib.thresholds import Threshold, Thresholds
+from reporting.pictures import MOST_OPACITY
+from web_page import downloads, markup
+from web_page.scoring import MOST_FILES, MOST_MEGABYTES, MOST_PIXELS, Refused, Scored, Scorer
+
+STEP = 0.005  # of the sliders
+SECONDS_KEPT = 3600
+MOST_VISITORS = 32
+REQUESTS_AT_ONCE = 4  # being scored, picture by picture in turn
+THUMBNAIL_SIDE = 160
+FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
+FIXED_WIDTH_FONTS = ("ui-monospace", "Menlo", "Consolas", "monospace")
+SLIDER_SOURCE = "set by the slider"
+NOT_KEPT = "These results are not kept any more; give the pictures once more."
+SAVE = """(file) => {
+    if (!file) return;
+    const link = document.createElement("a");
+    link.href = file.url;
+    link.download = file.orig_name;
+    link.click();
+}"""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What one visitor has had scored, in the order of the files."""
+
+    files: tuple[Scored | Refused, ...] = ()
+
+    @property
+    def scored(self) -> list[Scored]:
+        return [one for one in self.files if isinstance(one, Scored)]
+
+    @property
+    def refused(self) -> list[Refused]:
+        return [one for one in self.files if isinstance(one, Refused)]
+
+
+@dataclass(frozen=True)
+class Handlers:
+    """What happens when the user does something; plain values in, what the page shows out.
+
+    Attributes:
+        scorer: the model.
+        thresholds: what the sliders start from and return to.
+    """
+
+    scorer: Scorer
+    thresholds: Thresholds
+
+    def at_sliders(self, image: float, pixel: float) -> Thresholds:
+        """The thresholds of the sliders; one that was not moved keeps its exact value and its source."""
+        return Thresholds(_moved(self.thresholds.image, image), _moved(self.thresholds.pixel, pixel))
+
+    def score(
+        self, paths: Sequence[str] | None, before: Results | None, progress: Any = None
+    ) -> tuple[Results, list[str]]:
+        """Score the files that `before` does not hold yet; also the sentences about what was left out."""
+        wanted = list(dict.fromkeys(paths or ()))
+        known = {str(one.path): one for one in (before.files if before is not None else ())}
+        done: list[Scored | Refused] = []
+        for number, path in enumerate(wanted[:MOST_FILES]):
+            if progress is not None:
+                progress((number, min(len(wanted), MOST_FILES)), desc=f"scoring {Path(path).name}", unit="pictures")
+            done.append(known.get(path) or self.scorer.score(Path(path)))
+        left_out = len(wanted) - len(done)
+        sentences = []
+        if left_out:
+            sentences.append(
+                f"{len(wanted)} files were given; this page takes {MOST_FILES} at once, so the last {left_out} were "
+                "left out."
+            )
+        return Results(tuple(done)), sentences
+
+    def show(
+        self, results: Results | None, chosen: int, image: float, pixel: float, opacity: float, outlined: bool
+    ) -> tuple[str, str, str]:
+        """Verdict and picture of the chosen one and the table of all, drawn anew; no model is asked."""
+        scored = results.scored if results is not None else []
+        if not scored:
+            return (markup.EMPTY if results is not None else markup.problems((), [NOT_KEPT])), "", ""
+        one = scored[min(chosen, len(scored) - 1)]
+        thresholds = self.at_sliders(image, pixel)
+        return (
+            markup.verdict(one, thresholds),
+            markup.picture(one, thresholds.pixel.value if outlined else None, opacity),
+            markup.overview(scored, thresholds),
+        )
+
+    def heat_map(
+        self, results: Results | None, chosen: int, pixel: float, opacity: float, outlined: bool
+    ) -> tuple[str, bytes]:
+        """The chosen picture as drawn, at its own size; name and PNG."""
+        threshold = self.at_sliders(0, pixel).pixel.value if outlined else None
+        return downloads.heat_map(_chosen(results, chosen), threshold, opacity)
+
+    def anomaly_map(self, results: Results | None, chosen: int) -> tuple[str, bytes]:
+        """The chosen picture's smoothed map; name and .npy."""
+        return downloads.anomaly_map(_chosen(results, chosen))
+
+    def table(self, results: Results | None, image: float, pixel: float) -> tuple[str, bytes]:
+        """All pictures at the sliders' thresholds; name and CSV."""
+        if results is None:
+            raise InputError(NOT_KEPT)
+        return downloads.TABLE_NAME, downloads.table(results.files, self.at_sliders(image, pixel))
+
+
+def build(scorer: Scorer, thresholds: Thresholds, reason: str, samples: Sequence[Path]) -> gr.Blocks:
+    """The whole page, ready to launch (`launch_options`).
+
+    Args:
+        reason: why this model is used.
+        samples: pictures that a click scores.
+    """
+    handlers = Handlers(scorer, thresholds)
+    with gr.Blocks(
+        title="AnomalyCLIP", analytics_enabled=False, delete_cache=(SECONDS_KEPT // 6, SECONDS_KEPT)
+    ) as page:
+        results = gr.State(Results(), time_to_live=SECONDS_KEPT)
+        chosen = gr.State(0)
+        gr.HTML(markup.introduction(scorer.model, reason))
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=1, min_width=300):
+                files = gr.File(
+                    label="Pictures",
+                    file_count="multiple",
+                    file_types=["image", *sorted(IMAGE_EXTENSIONS)],
+                    height=170,
+                    elem_id="files",
+                )
+                gr.HTML(f'<p class="limits">{_limits()}</p>')
+                samples_shown = gr.Gallery(
+                    [(str(path), path.stem.replace("_", " ")) for path in samples],
+                    label="Or click a sample",
+                    columns=2,
+                    height="auto",
+                    allow_preview=False,
+                    interactive=False,
+                    buttons=[],
+                    object_fit="contain",
+                    visible=bool(samples),
+                    elem_id="samples",
+                )
+            with gr.Column(scale=2, min_width=320):
+                trouble = gr.HTML("", elem_id="trouble")
+                choice = gr.Gallery(
+                    label="Choose a picture",
+                    columns=6,
+                    height="auto",
+                    allow_preview=False,
+                    interactive=False,
+                    buttons=[],
+                    object_fit="contain",
+                    visible=False,
+                    elem_id="choice",
+                )
+                verdict = gr.HTML(markup.EMPTY, elem_id="verdict")
+                picture = gr.HTML("", elem_id="picture")
+                with gr.Column(visible=False) as controls:
+                    with gr.Row():
+                        pixel = _slider("Pixel threshold", "outlines what reaches it", thresholds.pixel.value, "pixel")
+                        opacity = _slider("Opacity of the heat map", "0 shows the picture", MOST_OPACITY, "opacity")
+                    with gr.Row():
+                        image = _slider("Image threshold", "decides on the score", thresholds.image.value, "image")
+                        with gr.Column(min_width=160):
+                            outlined = gr.Checkbox(True, label="Outline", elem_id="outlined")
+                            reset = gr.Button("Reset all three sliders", size="sm", elem_id="reset")
+                overview = gr.HTML("", elem_id="overview")
+                with gr.Row(visible=False) as offers:
+                    save_picture = gr.Button("Heat map (PNG)", size="sm", elem_id="save_picture")
+                    save_map = gr.Button("Anomaly map (.npy)", size="sm", elem_id="save_map")
+                    save_table = gr.Button("All results (CSV)", size="sm", elem_id="save_table")
+                ready = gr.File(visible=False)
+
+        settings = [image, pixel, opacity, outlined]
+        shown = [verdict, picture, overview]
+        quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+
+        def score(paths, before, *at, progress=gr.Progress()):  # noqa: B008 - Gradio's way to ask for it
+            now, sentences = handlers.score(paths, before, progress)
+            scored = now.scored
+            several = gr.Gallery(
+                [(markup.thumbnail(one, THUMBNAIL_SIDE), f"{one.name}: {one.anomaly_score:.2f}") for one in scored],
+                visible=len(scored) > 1,
+                selected_index=0 if scored else None,
+            )
+            verdict_now, picture_now, overview_now = handlers.show(now, 0, *at)
+            if now.refused and not scored:
+                verdict_now = ""  # the sentences say it all
+            visible = gr.update(visible=bool(scored))
+            return (
+                *(now, 0, markup.problems(now.refused, sentences), several, visible, visible),
+                *(verdict_now, picture_now, overview_now),
+            )
+
+        def choose(event: gr.SelectData, now, *at):
+            return event.index, *handlers.show(now, event.index, *at)
+
+        def back(now, position, outline_shown):
+            start = (_at_most_one(thresholds.image.value), _at_most_one(thresholds.pixel.value), MOST_OPACITY)
+            return *start, *handlers.show(now, position, *start, outline_shown)
+
+        def offer(name: str, content: bytes) -> str:
+            return save_bytes_to_cache(content, name, ready.GRADIO_CACHE)
+
+        files.change(
+            score,
+            [files, results, *settings],
+            [results, chosen, trouble, choice, controls, offers, *shown],
+            show_progress_on=[verdict],
+            concurrency_limit=REQUESTS_AT_ONCE,
+            api_visibility="private",
+        )
+
+        def take_sample(event: gr.SelectData):
+            return [str(samples[event.index])]
+
+        samples_shown.select(take_sample, None, files, **quiet)
+        choice.select(choose, [results, *settings], [chosen, *shown], **quiet)
+        gr.on(
+            [image.input, pixel.input, opacity.input, outlined.input],
+            handlers.show,
+            [results, chosen, *settings],
+            shown,
+            trigger_mode="always_last",
+            **quiet,
+        )
+        reset.click(back, [results, chosen, outlined], [image, pixel, opacity, *shown], **quiet)
+        for button, make, needed in (
+            (save_picture, handlers.heat_map, [results, chosen, pixel, opacity, outlined]),
+            (save_map, handlers.anomaly_map, [results, chosen]),
+            (save_table, handlers.table, [results, image, pixel]),
+        ):
+
+            def save(*given, make=make):
+                try:
+                    return offer(*make(*given))
+                except InputError as error:
+                    raise gr.Error(str(error), print_exception=False) from error
+
+            button.click(save, needed, ready, **quiet).success(None, ready, js=SAVE, api_visibility="private")
+    return page.queue(default_concurrency_limit=REQUESTS_AT_ONCE, api_open=False)
+
+
+def launch_options(samples: Sequence[Path]) -> dict[str, Any]:
+    """What `gr.Blocks.launch` needs beside the address: looks, limits, and nothing that calls other hosts."""
+    return {
+        "share": False,
+        "quiet": True,
+        "inbrowser": False,
+        "ssr_mode": False,
+        "run_history": False,
+        "footer_links": [],
+        "enable_monitoring": False,
+        "mcp_server": False,
+        "pwa": False,
+        "max_file_size": f"{MOST_MEGABYTES}mb",
+        "state_session_capacity": MOST_VISITORS,
+        "allowed_paths": [str(path) for path in samples],
+        "theme": gr.themes.Default(font=FONTS, font_mono=FIXED_WIDTH_FONTS),
+        "css": markup.STYLE,
+    }
+
+
+def _moved(original: Threshold, value: float) -> Threshold:
+    if abs(value - _at_most_one(original.value)) < 1e-9:
+        return original
+    return Threshold(float(value), SLIDER_SOURCE)
+
+
+def _at_most_one(value: float) -> float:
+    """A calibration that allows nothing to be anomalous gives a threshold above 1, where no slider goes."""
+    return min(value, 1.0)
+
+
+def _chosen(results: Results | None, position: int) -> Scored:
+    scored = results.scored if results is not None else []
+    if not scored:
+        raise InputError(NOT_KEPT)
+    return scored[min(position, len(scored) - 1)]
+
+
+def _slider(label: str, info: str, value: float, name: str) -> gr.Slider:
+    return gr.Slider(
+        0, 1, _at_most_one(value), step=STEP, label=label, info=info, buttons=[], elem_id=name, min_width=200
+    )
+
+
+def _limits() -> str:
+    return (
+        f"At most {MOST_FILES} pictures at once, of {MOST_MEGABYTES} MB and {MOST_PIXELS / 1e6:.0f} million pixels "
+        f"each. They stay on the machine that runs this page, and are deleted within {_minutes()} minutes or when it "
+        "ends."
+    )
+
+
+def _minutes() -> int:
+    return (SECONDS_KEPT + SECONDS_KEPT // 6) // 60
