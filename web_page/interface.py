@@ -24,6 +24,11 @@ FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "
 FIXED_WIDTH_FONTS = ("ui-monospace", "Menlo", "Consolas", "monospace")
 SLIDER_SOURCE = "set by the slider"
 NOT_KEPT = "These results are not kept any more; give the pictures once more."
+TOLD_ALOUD = 'element.setAttribute("aria-live", "polite")'
+# On a phone the results stand below all else.
+BRING_INTO_VIEW = """() => {
+    if (window.innerWidth < 768) document.getElementById("results").scrollIntoView({behavior: "smooth"});
+}"""
 SAVE = """(file) => {
     if (!file) return;
     const link = document.createElement("a");
@@ -141,47 +146,27 @@ def build(scorer: Scorer, thresholds: Thresholds, reason: str, samples: Sequence
                     elem_id="files",
                 )
                 gr.HTML(f'<p class="limits">{_limits()}</p>')
-                samples_shown = gr.Gallery(
-                    [(str(path), path.stem.replace("_", " ")) for path in samples],
-                    label="Or click a sample",
-                    columns=2,
-                    height="auto",
-                    allow_preview=False,
-                    interactive=False,
-                    buttons=[],
-                    object_fit="contain",
-                    visible=bool(samples),
-                    elem_id="samples",
-                )
-            with gr.Column(scale=2, min_width=320):
-                trouble = gr.HTML("", elem_id="trouble")
-                choice = gr.Gallery(
-                    label="Choose a picture",
-                    columns=6,
-                    height="auto",
-                    allow_preview=False,
-                    interactive=False,
-                    buttons=[],
-                    object_fit="contain",
-                    visible=False,
-                    elem_id="choice",
-                )
-                verdict = gr.HTML(markup.EMPTY, elem_id="verdict")
+                gr.HTML('<h2 class="part">Or click a sample</h2>', visible=bool(samples))
+                captioned = [(str(path), path.stem.replace("_", " ")) for path in samples]
+                samples_shown = _gallery("Samples", 2, "samples", captioned)
+            with gr.Column(scale=2, min_width=320, elem_id="results"):
+                trouble = gr.HTML("", elem_id="trouble", js_on_load=TOLD_ALOUD)
+                choice = _gallery("Pictures to choose from", 6, "choice", [])
+                verdict = gr.HTML(markup.EMPTY, elem_id="verdict", js_on_load=TOLD_ALOUD)
                 picture = gr.HTML("", elem_id="picture")
                 with gr.Column(visible=False) as controls:
                     with gr.Row():
                         pixel = _slider("Pixel threshold", "outlines what reaches it", thresholds.pixel.value, "pixel")
-                        opacity = _slider("Opacity of the heat map", "0 shows the picture", MOST_OPACITY, "opacity")
-                    with gr.Row():
                         image = _slider("Image threshold", "decides on the score", thresholds.image.value, "image")
-                        with gr.Column(min_width=160):
-                            outlined = gr.Checkbox(True, label="Outline", elem_id="outlined")
-                            reset = gr.Button("Reset all three sliders", size="sm", elem_id="reset")
+                        opacity = _slider("Opacity", "of the heat map", MOST_OPACITY, "opacity")
+                    with gr.Row():
+                        outlined = gr.Checkbox(True, label="Outline", elem_id="outlined", min_width=140)
+                        reset = gr.Button("Reset the sliders", size="sm", min_width=140, elem_id="reset")
                 overview = gr.HTML("", elem_id="overview")
                 with gr.Row(visible=False) as offers:
-                    save_picture = gr.Button("Heat map (PNG)", size="sm", elem_id="save_picture")
-                    save_map = gr.Button("Anomaly map (.npy)", size="sm", elem_id="save_map")
-                    save_table = gr.Button("All results (CSV)", size="sm", elem_id="save_table")
+                    save_picture = gr.Button("Save heat map (PNG)", size="sm", elem_id="save_picture")
+                    save_map = gr.Button("Save anomaly map (.npy)", size="sm", elem_id="save_map")
+                    save_table = gr.Button("Save all results (CSV)", size="sm", elem_id="save_table")
                 ready = gr.File(visible=False)
 
         settings = [image, pixel, opacity, outlined]
@@ -192,7 +177,7 @@ def build(scorer: Scorer, thresholds: Thresholds, reason: str, samples: Sequence
             now, sentences = handlers.score(paths, before, progress)
             scored = now.scored
             several = gr.Gallery(
-                [(markup.thumbnail(one, THUMBNAIL_SIDE), f"{one.name}: {one.anomaly_score:.2f}") for one in scored],
+                [(markup.thumbnail(one, THUMBNAIL_SIDE), f"{one.anomaly_score:.2f} {one.name}") for one in scored],
                 visible=len(scored) > 1,
                 selected_index=0 if scored else None,
             )
@@ -222,7 +207,7 @@ def build(scorer: Scorer, thresholds: Thresholds, reason: str, samples: Sequence
             show_progress_on=[verdict],
             concurrency_limit=REQUESTS_AT_ONCE,
             api_visibility="private",
-        )
+        ).then(None, js=BRING_INTO_VIEW, api_visibility="private")
 
         def take_sample(event: gr.SelectData):
             return [str(samples[event.index])]
@@ -290,6 +275,24 @@ def _chosen(results: Results | None, position: int) -> Scored:
     if not scored:
         raise InputError(NOT_KEPT)
     return scored[min(position, len(scored) - 1)]
+
+
+def _gallery(label: str, columns: int, name: str, pictures: list[tuple[str, str]]) -> gr.Gallery:
+    """Pictures to click; each is a button of its own for those who use the keyboard."""
+    return gr.Gallery(
+        pictures,
+        label=label,
+        show_label=False,
+        columns=columns,
+        height="auto",
+        allow_preview=False,
+        interactive=False,
+        buttons=[],
+        object_fit="contain",
+        visible=bool(pictures),
+        elem_id=name,
+        elem_classes="pictures",
+    )
 
 
 def _slider(label: str, info: str, value: float, name: str) -> gr.Slider:

@@ -47,15 +47,19 @@ def verdict(scored: Scored, thresholds: Thresholds) -> str:
     listed = f"<details><summary>where the regions are</summary><ul>{boxes}" + (
         f"<li>and {more} smaller</li></ul></details>" if more > 0 else "</ul></details>"
     )
+    if finding.regions:
+        area = (
+            f"<strong>{_share(finding.area_fraction)}</strong> of its {width} × {height} pixels, in "
+            f"<strong>{_regions(len(finding.regions))}</strong>, reach"
+        )
+    else:
+        area = f"<strong>None</strong> of its {width} × {height} pixels reaches"
     return (
         f'<div class="verdict"><h2>{_pill(finding.decision)} <span class="name">{escape(scored.name)}</span></h2>'
         f"<p>The score <strong>{scored.anomaly_score:.4f}</strong> "
-        f"{'reaches' if anomalous else 'stays below'} the threshold {_threshold(thresholds.image)}.</p>"
-        f"<p><strong>{_share(finding.area_fraction)}</strong> of its {width} × {height} pixels, in "
-        f"<strong>{_regions(len(finding.regions))}</strong>, "
-        f"{'reach' if finding.area_fraction else 'would have to reach'} the pixel threshold "
-        f"{_threshold(thresholds.pixel)}; the largest value of the map is {finding.map_max:.3f}.</p>"
-        f"{listed if finding.regions else ''}</div>"
+        f"{'reaches' if anomalous else 'stays below'} the image threshold {_threshold(thresholds.image)}.</p>"
+        f"<p>{area} the pixel threshold {_threshold(thresholds.pixel)}; the largest value of the map is "
+        f"{finding.map_max:.3f}.</p>{listed if finding.regions else ''}</div>"
     )
 
 
@@ -122,7 +126,7 @@ def _share(fraction: float) -> str:
 
 
 def _regions(count: int) -> str:
-    return "1 region" if count == 1 else f"{count or 'no'} regions"
+    return "1 region" if count == 1 else f"{count} regions"
 
 
 def _legend(pixel_threshold: float | None) -> str:
@@ -146,16 +150,23 @@ def _data_uri(drawn: np.ndarray) -> str:
 
 STYLE = f"""
 .gradio-container {{ max-width: 1240px !important; margin: 0 auto; }}
-:root {{ --bad: #a4161a; --good: #1b6b3a; }}
-.dark {{ --bad: #ff8f8f; --good: #7fdca4; }}
+:root {{ --bad: #a4161a; --good: #1b6b3a; --faint: #59616e; }}
+.dark {{ --bad: #ff8f8f; --good: #7fdca4; --faint: #aab2bf; }}
+.html-container {{ padding: 0 !important; }}
 .intro h1 {{ margin-bottom: 0.2rem; }}
 .intro .model {{ padding: 0.5rem 0.75rem; border-left: 4px solid var(--color-accent);
-    background: var(--background-fill-secondary); overflow-wrap: anywhere; }}
-.intro p {{ max-width: 60rem; }}
-.limits, .source, .empty {{ color: var(--body-text-color-subdued); }}
-.limits {{ font-size: var(--text-sm); }}
+    background: var(--background-fill-secondary); overflow-wrap: anywhere; margin: 0.5rem 0 0; }}
+.limits, .source, .empty, .shown figcaption {{ color: var(--faint) !important; }}
+.limits, .shown figcaption {{ font-size: var(--text-sm); margin: 0; }}
+.part {{ margin: 0 0 0.2rem !important; font-size: 1rem; }}
 .empty {{ padding: 5rem 1rem; text-align: center; border: 2px dashed var(--border-color-primary);
-    border-radius: 8px; }}
+    border-radius: 8px; margin: 0; }}
+.pictures .grid-wrap {{ min-height: 0 !important; height: auto !important; max-height: none !important; }}
+.pictures .grid-container {{ padding-top: 0 !important; }}
+.pictures .thumbnail-item {{ aspect-ratio: auto; height: auto; display: flex; flex-direction: column; }}
+.pictures .thumbnail-item img {{ aspect-ratio: 1; height: auto; }}
+.pictures .caption-label {{ position: static; width: 100%; max-width: none; border: 0; white-space: normal;
+    overflow-wrap: anywhere; text-align: center; font-size: var(--text-sm); padding: 0.2rem; }}
 .verdict h2 {{ margin: 0 0 0.4rem; font-size: 1.3rem; display: flex; gap: 0.6rem; flex-wrap: wrap;
     align-items: center; }}
 .verdict p {{ margin: 0.2rem 0; font-variant-numeric: tabular-nums; }}
@@ -165,17 +176,17 @@ STYLE = f"""
 .decision.anomalous {{ color: var(--bad); }}
 .decision.normal {{ color: var(--good); }}
 .shown {{ margin: 0; text-align: center; }}
-.shown img {{ display: block; margin: 0 auto; width: auto; height: auto; max-width: 100%; max-height: min(70vh,
+.shown img {{ display: block; margin: 0 auto; width: auto; height: auto; max-width: 100%; max-height: min(60vh,
     {DISPLAYED_SIDE}px); border-radius: 4px; }}
-.shown figcaption {{ display: flex; gap: 0.6rem; align-items: center; justify-content: center; margin-top: 0.5rem;
-    font-size: var(--text-sm); color: var(--body-text-color-subdued); }}
+.shown figcaption {{ display: flex; gap: 0.6rem; align-items: center; justify-content: center; margin-top: 0.5rem; }}
 .scale {{ position: relative; height: 0.8rem; flex: 0 1 20rem; border-radius: 2px; }}
 .scale i {{ position: absolute; top: -0.2rem; bottom: -0.2rem; width: 4px; margin-left: -2px; background: #00ffff;
     border: 1px solid #000; }}
-.overview {{ width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+.overview {{ width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 0 !important;
+    border: 0 !important; }}
 .overview caption {{ text-align: left; font-weight: 600; padding-bottom: 0.3rem; }}
-.overview th, .overview td {{ text-align: left; padding: 0.3rem 0.5rem;
-    border-bottom: 1px solid var(--border-color-primary); }}
-.problems {{ margin: 0; padding: 0.6rem 0.8rem 0.6rem 1.8rem; border-left: 4px solid var(--bad);
+.overview th, .overview td {{ text-align: left; padding: 0.3rem 0.5rem !important; border-width: 0 0 1px !important;
+    border-color: var(--border-color-primary) !important; }}
+.problems {{ margin: 0 !important; padding: 0.6rem 0.8rem 0.6rem 1.8rem !important; border-left: 4px solid var(--bad);
     background: var(--background-fill-secondary); overflow-wrap: anywhere; list-style: disc; }}
 """
