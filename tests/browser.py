@@ -5,7 +5,6 @@ environment variable SCREENSHOTS names, else to the test's own temporary folder.
 """
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,24 +12,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from AnomalyCLIP_lib.errors import InputError
+from demo.browser import WINDOW, start_browser
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 OWN_HOSTS = ("127.0.0.1", "localhost")
-SWITCHES = (
-    "--headless",
-    "--no-sandbox",  # which containers forbid
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-proxy-server",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",  # no test leaves this machine
-)
-SIZE = (1280, 900)
 
 
 @pytest.fixture(scope="session")
@@ -39,11 +27,11 @@ def browser() -> "Iterator[Browser]":
     playwright = pytest.importorskip(
         "playwright.sync_api", reason="playwright is not installed (pip install playwright)"
     )
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        pytest.skip("no Chromium or Chrome is installed")
     with playwright.sync_playwright() as running:
-        started = running.chromium.launch(executable_path=executable, args=list(SWITCHES))
+        try:
+            started = start_browser(running)
+        except InputError as error:
+            pytest.skip(str(error))
         yield started
         started.close()
 
@@ -84,7 +72,7 @@ def screenshot(tmp_path: Path) -> "Callable[..., Path]":
     return take
 
 
-def watched_page(browser: "Browser", size: tuple[int, int] = SIZE, **options) -> "Page":
+def watched_page(browser: "Browser", size: tuple[int, int] = WINDOW, **options) -> "Page":
     """A page that keeps what went wrong.
 
     Args:

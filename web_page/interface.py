@@ -1,19 +1,19 @@
 """The page itself: what stands on it, and what happens when the user does something."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
-from gradio.processing_utils import save_bytes_to_cache
+import gradio as gr  # pyright: ignore[reportMissingImports] - only who serves the page needs it
+from gradio.processing_utils import save_bytes_to_cache  # pyright: ignore[reportMissingImports]
 
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.images import IMAGE_EXTENSIONS
-from AnomalyCLIP_lib.thresholds import Threshold, Thresholds
+from AnomalyCLIP_lib.thresholds import Thresholds
 from reporting.pictures import MOST_OPACITY
-from web_page import downloads, markup
-from web_page.scoring import MOST_FILES, MOST_MEGABYTES, MOST_PIXELS, Refused, Scored, Scorer
+from web_page import markup
+from web_page.handlers import Handlers, slider_position
+from web_page.scoring import MOST_FILES, MOST_MEGABYTES, MOST_PIXELS, Scorer
 
 STEP = 0.005  # of the sliders
 SECONDS_KEPT = 3600
@@ -22,8 +22,6 @@ REQUESTS_AT_ONCE = 4  # being scored, picture by picture in turn
 THUMBNAIL_SIDE = 160
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 FIXED_WIDTH_FONTS = ("ui-monospace", "Menlo", "Consolas", "monospace")
-SLIDER_SOURCE = "set by the slider"
-NOT_KEPT = "These results are not kept any more; give the pictures once more."
 TOLD_ALOUD = 'element.setAttribute("aria-live", "polite")'
 # On a phone the results stand below all else.
 BRING_INTO_VIEW = """() => {
@@ -38,90 +36,6 @@ SAVE = """(file) => {
 }"""
 
 
-@dataclass(frozen=True)
-class Results:
-    """What one visitor has had scored, in the order of the files."""
-
-    files: tuple[Scored | Refused, ...] = ()
-
-    @property
-    def scored(self) -> list[Scored]:
-        return [one for one in self.files if isinstance(one, Scored)]
-
-    @property
-    def refused(self) -> list[Refused]:
-        return [one for one in self.files if isinstance(one, Refused)]
-
-
-@dataclass(frozen=True)
-class Handlers:
-    """What happens when the user does something; plain values in, what the page shows out.
-
-    Attributes:
-        scorer: the model.
-        thresholds: what the sliders start from and return to.
-    """
-
-    scorer: Scorer
-    thresholds: Thresholds
-
-    def at_sliders(self, image: float, pixel: float) -> Thresholds:
-        """The thresholds of the sliders; one that was not moved keeps its exact value and its source."""
-        return Thresholds(_moved(self.thresholds.image, image), _moved(self.thresholds.pixel, pixel))
-
-    def score(
-        self, paths: Sequence[str] | None, before: Results | None, progress: Any = None
-    ) -> tuple[Results, list[str]]:
-        """Score the files that `before` does not hold yet; also the sentences about what was left out."""
-        wanted = list(dict.fromkeys(paths or ()))
-        known = {str(one.path): one for one in (before.files if before is not None else ())}
-        done: list[Scored | Refused] = []
-        for number, path in enumerate(wanted[:MOST_FILES]):
-            if progress is not None:
-                progress((number, min(len(wanted), MOST_FILES)), desc=f"scoring {Path(path).name}", unit="pictures")
-            done.append(known.get(path) or self.scorer.score(Path(path)))
-        left_out = len(wanted) - len(done)
-        sentences = []
-        if left_out:
-            sentences.append(
-                f"{len(wanted)} files were given; this page takes {MOST_FILES} at once, so the last {left_out} were "
-                "left out."
-            )
-        return Results(tuple(done)), sentences
-
-    def show(
-        self, results: Results | None, chosen: int, image: float, pixel: float, opacity: float, outlined: bool
-    ) -> tuple[str, str, str]:
-        """Verdict and picture of the chosen one and the table of all, drawn anew; no model is asked."""
-        scored = results.scored if results is not None else []
-        if not scored:
-            return (markup.EMPTY if results is not None else markup.problems((), [NOT_KEPT])), "", ""
-        one = scored[min(chosen, len(scored) - 1)]
-        thresholds = self.at_sliders(image, pixel)
-        return (
-            markup.verdict(one, thresholds),
-            markup.picture(one, thresholds.pixel.value if outlined else None, opacity),
-            markup.overview(scored, thresholds),
-        )
-
-    def heat_map(
-        self, results: Results | None, chosen: int, pixel: float, opacity: float, outlined: bool
-    ) -> tuple[str, bytes]:
-        """The chosen picture as drawn, at its own size; name and PNG."""
-        threshold = self.at_sliders(0, pixel).pixel.value if outlined else None
-        return downloads.heat_map(_chosen(results, chosen), threshold, opacity)
-
-    def anomaly_map(self, results: Results | None, chosen: int) -> tuple[str, bytes]:
-        """The chosen picture's smoothed map; name and .npy."""
-        return downloads.anomaly_map(_chosen(results, chosen))
-
-    def table(self, results: Results | None, image: float, pixel: float) -> tuple[str, bytes]:
-        """All pictures at the sliders' thresholds; name and CSV."""
-        if results is None:
-            raise InputError(NOT_KEPT)
-        return downloads.TABLE_NAME, downloads.table(results.files, self.at_sliders(image, pixel))
-
-
 def build(scorer: Scorer, thresholds: Thresholds, reason: str, samples: Sequence[Path]) -> gr.Blocks:
     """The whole page, ready to launch (`launch_options`).
 
@@ -133,7 +47,7 @@ def build(scorer: Scorer, thresholds: Thresholds, reason: str, samples: Sequence
     with gr.Blocks(
         title="AnomalyCLIP", analytics_enabled=False, delete_cache=(SECONDS_KEPT // 6, SECONDS_KEPT)
     ) as page:
-        results = gr.State(Results(), time_to_live=SECONDS_KEPT)
+        results = gr.State(None, time_to_live=SECONDS_KEPT)
         chosen = gr.State(0)
         gr.HTML(markup.introduction(scorer.model, reason))
         with gr.Row(equal_height=False):
@@ -156,11 +70,13 @@ def build(scorer: Scorer, thresholds: Thresholds, reason: str, samples: Sequence
                 picture = gr.HTML("", elem_id="picture")
                 with gr.Column(visible=False) as controls:
                     with gr.Row():
-                        pixel = _slider("Pixel threshold", "outlines what reaches it", thresholds.pixel.value, "pixel")
-                        image = _slider("Image threshold", "decides on the score", thresholds.image.value, "image")
+                        pixel = _slider("Pixel threshold", "for the outline", thresholds.pixel.value, "pixel")
+                        image = _slider("Image threshold", "for the score", thresholds.image.value, "image")
                         opacity = _slider("Opacity", "of the heat map", MOST_OPACITY, "opacity")
                     with gr.Row():
-                        outlined = gr.Checkbox(True, label="Outline", elem_id="outlined", min_width=140)
+                        outlined = gr.Checkbox(
+                            True, label="Outline", container=False, elem_id="outlined", min_width=140
+                        )
                         reset = gr.Button("Reset the sliders", size="sm", min_width=140, elem_id="reset")
                 overview = gr.HTML("", elem_id="overview")
                 with gr.Row(visible=False) as offers:
@@ -194,7 +110,7 @@ def build(scorer: Scorer, thresholds: Thresholds, reason: str, samples: Sequence
             return event.index, *handlers.show(now, event.index, *at)
 
         def back(now, position, outline_shown):
-            start = (_at_most_one(thresholds.image.value), _at_most_one(thresholds.pixel.value), MOST_OPACITY)
+            start = (slider_position(thresholds.image.value), slider_position(thresholds.pixel.value), MOST_OPACITY)
             return *start, *handlers.show(now, position, *start, outline_shown)
 
         def offer(name: str, content: bytes) -> str:
@@ -259,24 +175,6 @@ def launch_options(samples: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def _moved(original: Threshold, value: float) -> Threshold:
-    if abs(value - _at_most_one(original.value)) < 1e-9:
-        return original
-    return Threshold(float(value), SLIDER_SOURCE)
-
-
-def _at_most_one(value: float) -> float:
-    """A calibration that allows nothing to be anomalous gives a threshold above 1, where no slider goes."""
-    return min(value, 1.0)
-
-
-def _chosen(results: Results | None, position: int) -> Scored:
-    scored = results.scored if results is not None else []
-    if not scored:
-        raise InputError(NOT_KEPT)
-    return scored[min(position, len(scored) - 1)]
-
-
 def _gallery(label: str, columns: int, name: str, pictures: list[tuple[str, str]]) -> gr.Gallery:
     """Pictures to click; each is a button of its own for those who use the keyboard."""
     return gr.Gallery(
@@ -297,7 +195,7 @@ def _gallery(label: str, columns: int, name: str, pictures: list[tuple[str, str]
 
 def _slider(label: str, info: str, value: float, name: str) -> gr.Slider:
     return gr.Slider(
-        0, 1, _at_most_one(value), step=STEP, label=label, info=info, buttons=[], elem_id=name, min_width=200
+        0, 1, slider_position(value), step=STEP, label=label, info=info, buttons=[], elem_id=name, min_width=200
     )
 
 

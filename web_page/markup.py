@@ -152,6 +152,7 @@ STYLE = f"""
 .gradio-container {{ max-width: 1240px !important; margin: 0 auto; }}
 :root {{ --bad: #a4161a; --good: #1b6b3a; --faint: #59616e; }}
 .dark {{ --bad: #ff8f8f; --good: #7fdca4; --faint: #aab2bf; }}
+.gradio-container {{ --body-text-color-subdued: var(--faint); --block-info-text-color: var(--faint); }}
 .html-container {{ padding: 0 !important; }}
 .intro h1 {{ margin-bottom: 0.2rem; }}
 .intro .model {{ padding: 0.5rem 0.75rem; border-left: 4px solid var(--color-accent);
@@ -184,6 +185,7 @@ STYLE = f"""
     border: 1px solid #000; }}
 .overview {{ width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 0 !important;
     border: 0 !important; }}
+.overview tr, .overview thead, .overview tbody {{ border: 0 !important; }}
 .overview caption {{ text-align: left; font-weight: 600; padding-bottom: 0.3rem; }}
 .overview th, .overview td {{ text-align: left; padding: 0.3rem 0.5rem !important; border-width: 0 0 1px !important;
     border-color: var(--border-color-primary) !important; }}
