@@ -277,7 +277,7 @@ def test_an_upload_that_was_deleted_is_told(handlers, results):
 # --- the page ----------------------------------------------------------------------------------------------------
 
 
-def test_the_page_serves_no_interface_for_programs_and_tells_no_folders(model, monkeypatch):
+def test_the_page_serves_no_interface_for_programs(model, monkeypatch):
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
     pytest.importorskip("gradio", reason="Gradio is not installed (pip install -r requirements-app.txt)")
     from web_page import interface
@@ -287,9 +287,13 @@ def test_the_page_serves_no_interface_for_programs_and_tells_no_folders(model, m
     options = interface.launch_options([])
     assert options["share"] is False and options["max_file_size"] == "20mb"
     assert "http" not in options["css"]
-    text = str(page.get_config_file())
-    assert "not the paper's model" in text and "(because)" in text and "prompts.pth" in text
-    assert str(model.provenance.checkpoint.path) not in text
+    assert str(model.provenance.checkpoint.path) not in str(page.get_config_file())
+
+
+def test_the_page_says_which_model_it_uses_and_why_but_no_folders(model):
+    html = markup.introduction(model, "because <b>")
+    assert "not the paper&#x27;s model" in html and "(because &lt;b&gt;)" in html and "prompts.pth" in html
+    assert str(model.provenance.checkpoint.path) not in html
 
 
 # --- what is not served ------------------------------------------------------------------------------------------

@@ -182,6 +182,7 @@ def _gallery(label: str, columns: int, name: str, pictures: list[tuple[str, str]
         label=label,
         show_label=False,
         columns=columns,
+        fit_columns=False,
         height="auto",
         allow_preview=False,
         interactive=False,

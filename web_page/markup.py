@@ -164,10 +164,12 @@ STYLE = f"""
     border-radius: 8px; margin: 0; }}
 .pictures .grid-wrap {{ min-height: 0 !important; height: auto !important; max-height: none !important; }}
 .pictures .grid-container {{ padding-top: 0 !important; }}
+#choice .grid-container {{ grid-template-columns: repeat(auto-fill, minmax(6.5rem, 1fr)); }}
+#outlined {{ align-self: center; }}
 .pictures .thumbnail-item {{ aspect-ratio: auto; height: auto; display: flex; flex-direction: column; }}
 .pictures .thumbnail-item img {{ aspect-ratio: 1; height: auto; }}
 .pictures .caption-label {{ position: static; width: 100%; max-width: none; border: 0; white-space: normal;
-    overflow-wrap: anywhere; text-align: center; font-size: var(--text-sm); padding: 0.2rem; }}
+    overflow-wrap: anywhere; text-align: center; font-size: var(--text-sm); padding: 0.2rem; opacity: 1 !important; }}
 .verdict h2 {{ margin: 0 0 0.4rem; font-size: 1.3rem; display: flex; gap: 0.6rem; flex-wrap: wrap;
     align-items: center; }}
 .verdict p {{ margin: 0.2rem 0; font-variant-numeric: tabular-nums; }}
