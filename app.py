@@ -122,14 +122,12 @@ def _bind_error(family: int, address: str | int, port: int) -> OSError | None:
 def _wait_for_the_end() -> None:
     """Until Ctrl-C, or a polite request of the system (SIGTERM)."""
     asked = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    try:
-        while not asked.wait(1):
-            pass
-    except KeyboardInterrupt:
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: asked.set()) for number in signals]
+    while not asked.wait(1):
         pass
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    for number, handler in zip(signals, before, strict=True):
+        signal.signal(number, handler)
 
 
 def _port(text: str) -> int:

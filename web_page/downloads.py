@@ -16,6 +16,7 @@ from reporting.predictions import COLUMNS, PredictionRow, csv_lines
 from web_page.scoring import Refused, Scored, read_upload
 
 TABLE_NAME = "predictions.csv"
+PNG_COMPRESSION = 2  # somebody is waiting
 
 
 def table(results: Sequence[Scored | Refused], thresholds: Thresholds) -> bytes:
@@ -43,7 +44,7 @@ def heat_map(scored: Scored, pixel_threshold: float | None, opacity: float) -> t
     if pixel_threshold is not None:
         drawn = outline(drawn, values, pixel_threshold)
     buffer = io.BytesIO()
-    Image.fromarray(drawn).save(buffer, format="PNG")
+    Image.fromarray(drawn).save(buffer, format="PNG", compress_level=PNG_COMPRESSION)
     return f"{PurePath(scored.name).stem}_heat_map{HEAT_MAP_SUFFIX}", buffer.getvalue()
 
 

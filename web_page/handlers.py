@@ -72,20 +72,24 @@ class Handlers:
         scored = results.scored if results is not None else []
         if not scored:
             return (markup.EMPTY if results is not None else markup.problems((), [NOT_KEPT])), "", ""
-        one = scored[min(chosen, len(scored) - 1)]
         thresholds = self.at_sliders(image, pixel)
         return (
-            markup.verdict(one, thresholds),
-            markup.picture(one, thresholds.pixel.value if outlined else None, opacity),
+            markup.verdict(_chosen(results, chosen), thresholds),
+            self.draw(results, chosen, pixel, opacity, outlined),
             markup.overview(scored, thresholds),
         )
+
+    def draw(self, results: Results | None, chosen: int, pixel: float, opacity: float, outlined: bool) -> str:
+        """The chosen picture alone; empty where there is none."""
+        if results is None or not results.scored:
+            return ""
+        return markup.picture(_chosen(results, chosen), self._outlined_at(pixel, outlined), opacity)
 
     def heat_map(
         self, results: Results | None, chosen: int, pixel: float, opacity: float, outlined: bool
     ) -> tuple[str, bytes]:
         """The chosen picture as drawn, at its own size; name and PNG."""
-        threshold = self.at_sliders(0, pixel).pixel.value if outlined else None
-        return downloads.heat_map(_chosen(results, chosen), threshold, opacity)
+        return downloads.heat_map(_chosen(results, chosen), self._outlined_at(pixel, outlined), opacity)
 
     def anomaly_map(self, results: Results | None, chosen: int) -> tuple[str, bytes]:
         """The chosen picture's smoothed map; name and .npy."""
@@ -96,6 +100,9 @@ class Handlers:
         if results is None:
             raise InputError(NOT_KEPT)
         return downloads.TABLE_NAME, downloads.table(results.files, self.at_sliders(image, pixel))
+
+    def _outlined_at(self, pixel: float, outlined: bool) -> float | None:
+        return _moved(self.thresholds.pixel, pixel).value if outlined else None
 
 
 def _chosen(results: Results | None, position: int) -> Scored:

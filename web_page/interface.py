@@ -131,10 +131,18 @@ def build(scorer: Scorer, thresholds: Thresholds, reason: str, samples: Sequence
         samples_shown.select(take_sample, None, files, **quiet)
         choice.select(choose, [results, *settings], [chosen, *shown], **quiet)
         gr.on(
-            [image.input, pixel.input, opacity.input, outlined.input],
+            [image.input, pixel.input],
             handlers.show,
             [results, chosen, *settings],
             shown,
+            trigger_mode="always_last",
+            **quiet,
+        )
+        gr.on(
+            [opacity.input, outlined.input],
+            handlers.draw,
+            [results, chosen, pixel, opacity, outlined],
+            picture,
             trigger_mode="always_last",
             **quiet,
         )
