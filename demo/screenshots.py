@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 COLOURS = 256  # enough for a page, and a third of the bytes
 MOST_SECONDS = 120
+SETTLING_MILLISECONDS = 1000  # what fades in has done so
 SAMPLES = ("washer_damaged", "woven_damaged", "marble_damaged", "capsule_intact")
 
 
@@ -43,7 +44,8 @@ def web_page(browser: "Browser", path: Path) -> None:
         page.set_input_files("#files input[type=file]", [REPOSITORY / "assets" / f"{name}.png" for name in SAMPLES])
         page.wait_for_selector("#picture img")
         page.wait_for_selector("#choice img")
-        page.wait_for_load_state("networkidle")
+        page.wait_for_function("() => [...document.images].every(image => image.complete)")
+        page.wait_for_timeout(SETTLING_MILLISECONDS)
         save_screenshot(page, path)
     page.close()
 

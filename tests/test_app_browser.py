@@ -18,7 +18,7 @@ pytest_plugins = ("browser",)
 REPOSITORY = Path(__file__).parent.parent
 ASSETS = REPOSITORY / "assets"
 DAMAGED, INTACT = ASSETS / "washer_damaged.png", ASSETS / "capsule_intact.png"
-SECONDS = 60
+SECONDS = 120
 FILES = "#files input[type=file]"
 PICTURE = "#picture img"
 
