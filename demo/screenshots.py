@@ -28,7 +28,7 @@ from demo.browser import WINDOW, start_browser
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page  # pyright: ignore[reportMissingImports]
 
-COLOURS = 256  # enough for a page, and a third of the bytes
+LEVELS = 64  # of each colour: not to be told from 256, and two thirds of the bytes
 MOST_SECONDS = 120
 SETTLING_MILLISECONDS = 1000  # what fades in has done so
 SAMPLES = ("washer_damaged", "woven_damaged", "marble_damaged", "capsule_intact")
@@ -36,7 +36,7 @@ SAMPLES = ("washer_damaged", "woven_damaged", "marble_damaged", "capsule_intact"
 
 def web_page(browser: "Browser", path: Path) -> None:
     """The page of app.py with the sample pictures scored, written to `path` as PNG."""
-    page = browser.new_page(viewport={"width": WINDOW[0], "height": WINDOW[1] + 200})
+    page = browser.new_page(viewport={"width": WINDOW[0], "height": WINDOW[1] + 60})
     page.set_default_timeout(MOST_SECONDS * 1000)
     with served() as address:
         page.goto(address)
@@ -77,10 +77,11 @@ def served() -> Iterator[str]:
 
 
 def save_screenshot(page: "Page", path: Path) -> None:
-    """What is seen of a page as a PNG of few colours, written atomically."""
+    """What is seen of a page as PNG, written atomically."""
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    few = picture.point([round(round(value / 255 * (LEVELS - 1)) * 255 / (LEVELS - 1)) for value in range(256)] * 3)
     with atomic_write(path) as temporary:
-        picture.quantize(COLOURS, dither=Image.Dither.NONE).save(temporary, format="PNG", optimize=True)
+        few.save(temporary, format="PNG", optimize=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

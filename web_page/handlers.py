@@ -75,15 +75,9 @@ class Handlers:
         thresholds = self.at_sliders(image, pixel)
         return (
             markup.verdict(_chosen(results, chosen), thresholds),
-            self.draw(results, chosen, pixel, opacity, outlined),
+            markup.picture(_chosen(results, chosen), self._outlined_at(pixel, outlined), opacity),
             markup.overview(scored, thresholds),
         )
-
-    def draw(self, results: Results | None, chosen: int, pixel: float, opacity: float, outlined: bool) -> str:
-        """The chosen picture alone; empty where there is none."""
-        if results is None or not results.scored:
-            return ""
-        return markup.picture(_chosen(results, chosen), self._outlined_at(pixel, outlined), opacity)
 
     def heat_map(
         self, results: Results | None, chosen: int, pixel: float, opacity: float, outlined: bool

@@ -130,19 +130,11 @@ def build(scorer: Scorer, thresholds: Thresholds, reason: str, samples: Sequence
 
         samples_shown.select(take_sample, None, files, **quiet)
         choice.select(choose, [results, *settings], [chosen, *shown], **quiet)
-        gr.on(
-            [image.input, pixel.input],
+        gr.on(  # one event for all of them: of two, the older answer could come last and stay
+            [image.input, pixel.input, opacity.input, outlined.input],
             handlers.show,
             [results, chosen, *settings],
             shown,
-            trigger_mode="always_last",
-            **quiet,
-        )
-        gr.on(
-            [opacity.input, outlined.input],
-            handlers.draw,
-            [results, chosen, pixel, opacity, outlined],
-            picture,
             trigger_mode="always_last",
             **quiet,
         )

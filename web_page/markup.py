@@ -164,7 +164,7 @@ STYLE = f"""
     border-radius: 8px; margin: 0; }}
 .pictures .grid-wrap {{ min-height: 0 !important; height: auto !important; max-height: none !important; }}
 .pictures .grid-container {{ padding-top: 0 !important; }}
-#choice .grid-container {{ grid-template-columns: repeat(auto-fill, minmax(6.5rem, 1fr)); }}
+#choice .grid-container {{ grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); }}
 #outlined {{ align-self: center; }}
 .pictures .thumbnail-item {{ aspect-ratio: auto; height: auto; display: flex; flex-direction: column; }}
 .pictures .thumbnail-item img {{ aspect-ratio: 1; height: auto; }}
@@ -179,7 +179,7 @@ STYLE = f"""
 .decision.anomalous {{ color: var(--bad); }}
 .decision.normal {{ color: var(--good); }}
 .shown {{ margin: 0; text-align: center; }}
-.shown img {{ display: block; margin: 0 auto; width: auto; height: auto; max-width: 100%; max-height: min(60vh,
+.shown img {{ display: block; margin: 0 auto; width: auto; height: auto; max-width: 100%; max-height: min(52vh,
     {DISPLAYED_SIDE}px); border-radius: 4px; }}
 .shown figcaption {{ display: flex; gap: 0.6rem; align-items: center; justify-content: center; margin-top: 0.5rem; }}
 .scale {{ position: relative; height: 0.8rem; flex: 0 1 20rem; border-radius: 2px; }}
