@@ -79,7 +79,7 @@ def wait_for_verdict(page, name):
     page.wait_for_function(
         "name => document.querySelector('#verdict h2')?.innerText.includes(name)", arg=name, timeout=SECONDS * 1000
     )
-    return page.inner_text("#verdict")
+    return page.inner_text(".verdict")
 
 
 def wait_for_another(page, source):
@@ -124,7 +124,7 @@ def test_upload_sliders_downloads(browser_page, visit, screenshot):
     wait_for_another(page, plain)
     page.click("#reset")
     page.wait_for_function("before => document.querySelector('#picture img').src === before", arg=first)
-    assert page.inner_text("#verdict") == verdict
+    assert page.inner_text(".verdict") == verdict
     assert page.console_errors == [] and page.outside_requests == []
 
 
