@@ -14,13 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, OPENAI_NAMES, PAPER_BACKBONE, REPOSITORY, find_backbone
-from AnomalyCLIP_lib.checkpoint import find_prompts
+from AnomalyCLIP_lib.backbone import OPENAI_NAMES, PAPER_BACKBONE, REPOSITORY
 from AnomalyCLIP_lib.distributed import Ranks, process_group
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import output_folder
 from AnomalyCLIP_lib.images import read_image
-from AnomalyCLIP_lib.loading import load, weights_at_hand
+from AnomalyCLIP_lib.loading import backbone_at_hand, load
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from AnomalyCLIP_lib.thresholds import Choice
 from calibration import check_flags, refuse_to_write_there, run_thresholds
@@ -81,7 +80,9 @@ def _test_images(arguments: argparse.Namespace, ranks: Ranks) -> int:
         if not left:
             tell("nothing is left to do")
             return 1 if earlier.has_errors else 0
-    backbone, reason = _backbone_for_images(arguments)
+    backbone, reason = backbone_at_hand(
+        arguments.backbone, arguments.pretrained, arguments.checkpoint_path, arguments.cache_dir
+    )
     model = _load(arguments, backbone, ranks, arguments.dataset)
     tell(f"model: {model.describe()} ({reason})", *model.provenance.notices)
     save_path = output_folder(arguments.save_path, "--save_path")
@@ -107,21 +108,6 @@ def _pictures_and_earlier_run(arguments: argparse.Namespace) -> tuple[list[Pictu
 
 def _threshold_choice(arguments: argparse.Namespace) -> tuple[Choice, Choice, str | None, float | None]:
     return arguments.threshold, arguments.pixel_threshold, arguments.calibrate, arguments.false_alarm_rate
-
-
-def _backbone_for_images(arguments: argparse.Namespace) -> tuple[str | None, str]:
-    """The paper's model where its weights and prompts are on this machine, else the demo; and why."""
-    if arguments.backbone or arguments.checkpoint_path or arguments.pretrained:
-        return arguments.backbone, "as the flags say"
-    paper = find_backbone(PAPER_BACKBONE)
-    lacking = []
-    if not weights_at_hand(paper, cache_dir=arguments.cache_dir):
-        lacking.append("weights")
-    if find_prompts(paper) is None:
-        lacking.append("prompts")
-    if lacking:
-        return DEMO_BACKBONE, f"the {' and '.join(lacking)} of {PAPER_BACKBONE} are not on this machine"
-    return None, f"the weights and prompts of {PAPER_BACKBONE} are on this machine"
 
 
 def _test_dataset(arguments: argparse.Namespace, ranks: Ranks, argv: Sequence[str]) -> int:

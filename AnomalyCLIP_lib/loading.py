@@ -6,7 +6,14 @@ from typing import Any
 
 import torch
 
-from AnomalyCLIP_lib.backbone import DEMO_FOLDER, PAPER_BACKBONE, Backbone, backbone_from_description, find_backbone
+from AnomalyCLIP_lib.backbone import (
+    DEMO_BACKBONE,
+    DEMO_FOLDER,
+    PAPER_BACKBONE,
+    Backbone,
+    backbone_from_description,
+    find_backbone,
+)
 from AnomalyCLIP_lib.checkpoint import Checkpoint, check_width, fill_prompt_learner, find_prompts, read_checkpoint
 from AnomalyCLIP_lib.device import prepare_precision, resolve_device
 from AnomalyCLIP_lib.errors import InputError
@@ -106,6 +113,27 @@ def weights_at_hand(backbone: Backbone, pretrained: str | None = None, cache_dir
         return weight_file(backbone, pretrained, cache_dir, download=False).is_file()
     except InputError:
         return False
+
+
+def backbone_at_hand(
+    backbone: str | None, pretrained: str | None, checkpoint: str | Path | None, cache_dir: str | None = None
+) -> tuple[str | None, str]:
+    """Which backbone to `load`, and why, for a sentence to the user.
+
+    Where nothing was chosen (all None): the paper's (None) if its weights and prompts are on this machine, else the
+    demo, so that a first try works without a download.
+    """
+    if backbone or pretrained or checkpoint:
+        return backbone, "as the flags say"
+    paper = find_backbone(PAPER_BACKBONE)
+    lacking = []
+    if not weights_at_hand(paper, cache_dir=cache_dir):
+        lacking.append("weights")
+    if find_prompts(paper) is None:
+        lacking.append("prompts")
+    if lacking:
+        return DEMO_BACKBONE, f"the {' and '.join(lacking)} of {PAPER_BACKBONE} are not on this machine"
+    return None, f"the weights and prompts of {PAPER_BACKBONE} are on this machine"
 
 
 def _compiled(model: AnomalyCLIP) -> AnomalyCLIP:

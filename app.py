@@ -1,0 +1,152 @@
+"""A web page that finds anomalies in the pictures given to it.
+
+python app.py                                   # http://127.0.0.1:7860, on this machine only
+python app.py --checkpoint_path checkpoints/trained_on_mvtec/epoch_15.pth --port 8000
+"""
+
+import argparse
+import importlib.util
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from AnomalyCLIP_lib.backbone import REPOSITORY
+from AnomalyCLIP_lib.errors import InputError
+from AnomalyCLIP_lib.loading import backbone_at_hand, load
+from command_line import add_model_flags, add_threshold_flags, run, typed_settings
+from utils import set_seed
+
+FIRST_PORT, PORTS_TRIED = 7860, 100
+LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
+SAMPLES = ("washer_damaged", "woven_damaged", "marble_damaged", "capsule_intact")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    if importlib.util.find_spec("gradio") is None:
+        raise InputError("The web page needs Gradio; install it by: pip install -r requirements-app.txt")
+    port = free_port(arguments.host, arguments.port)
+    with tempfile.TemporaryDirectory(prefix="anomalyclip_page_") as uploads, serving(arguments, port, uploads) as url:
+        print(f"the web page is at {url} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        if arguments.host not in LOCAL_HOSTS:
+            print("everyone who reaches this machine can use it: there is no password", file=sys.stderr, flush=True)
+        _wait_for_the_end()
+    print("the web page has ended", file=sys.stderr)
+    return 0
+
+
+@contextmanager
+def serving(arguments: argparse.Namespace, port: int, uploads: str) -> Iterator[str]:
+    """Serve the page while the block runs; gives its address.
+
+    Args:
+        port: a free one, see `free_port`.
+        uploads: folder that uploaded files are kept in.
+
+    Raises:
+        InputError: the flags do not fit; nothing has been served then.
+    """
+    set_seed(arguments.seed)
+    backbone, reason = backbone_at_hand(
+        arguments.backbone, arguments.pretrained, arguments.checkpoint_path, arguments.cache_dir
+    )
+    model = load(
+        backbone,
+        arguments.pretrained,
+        arguments.checkpoint_path,
+        device=arguments.device,
+        cache_dir=arguments.cache_dir,
+        sigma=arguments.sigma,
+        compile=arguments.compile,
+        **typed_settings(arguments),
+    )
+    thresholds = model.thresholds(arguments.threshold, arguments.pixel_threshold)
+    print(f"model: {model.describe()} ({reason})", *model.provenance.notices, sep="\n", file=sys.stderr)
+    print(thresholds.describe(), file=sys.stderr, flush=True)
+    # Gradio reads these when it is imported: nothing is sent to its makers, nothing stays in the common folder.
+    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": uploads}
+    from web_page.interface import build, launch_options
+    from web_page.scoring import Scorer
+
+    samples = [path for name in SAMPLES if (path := REPOSITORY / "assets" / f"{name}.png").is_file()]
+    page = build(Scorer(model), thresholds, reason, samples)
+    launched: dict[str, Any] = launch_options(samples)
+    try:
+        _, url, _ = page.launch(server_name=arguments.host, server_port=port, prevent_thread_lock=True, **launched)
+    except OSError as error:
+        raise InputError(f"--port {port} cannot be used: {error}; choose another one.") from error
+    try:
+        yield url
+    finally:
+        page.close(verbose=False)
+
+
+def free_port(host: str, wanted: int | None) -> int:
+    """A port to listen on: the wanted one, or the first free one from `FIRST_PORT` on.
+
+    Raises:
+        InputError: the wanted port is taken or forbidden, none is free, or the host is not this machine.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise InputError(f"--host {host} is no address: {error.strerror}; the default is 127.0.0.1.") from error
+    if _bind_error(family, address[0], 0) is not None:
+        raise InputError(f"--host {host} is no address of this machine; 127.0.0.1 or 0.0.0.0 always are.")
+    ports = [wanted] if wanted is not None else range(FIRST_PORT, FIRST_PORT + PORTS_TRIED)
+    for port in ports:
+        error = _bind_error(family, address[0], port)
+        if error is None:
+            return port
+    if wanted is not None:
+        raise InputError(f"--port {wanted} cannot be used ({error.strerror}); choose another, or leave it away.")
+    raise InputError(f"No port from {FIRST_PORT} to {FIRST_PORT + PORTS_TRIED - 1} is free; choose another by --port.")
+
+
+def _bind_error(family: int, address: str | int, port: int) -> OSError | None:
+    with socket.socket(family, socket.SOCK_STREAM) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((address, port))
+        except OSError as error:
+            return error
+    return None
+
+
+def _wait_for_the_end() -> None:
+    """Until Ctrl-C, or a polite request of the system (SIGTERM)."""
+    asked = threading.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: asked.set()) for number in signals]
+    while not asked.wait(1):
+        pass
+    for number, handler in zip(signals, before, strict=True):
+        signal.signal(number, handler)
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port: a whole number from 1 to 65535")
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s: this machine)")
+    parser.add_argument("--port", type=_port, help=f"default: the first free one from {FIRST_PORT} on")
+    parser.add_argument("--checkpoint_path", help="prompts to use, or 'handwritten' (default: those in checkpoints/)")
+    add_threshold_flags(parser)
+    add_model_flags(parser)
+    parser.add_argument("--sigma", type=float, help="of the maps' Gaussian filter, in pixels (4)")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

@@ -1,0 +1,104 @@
+"""Take the screenshots of the README, with the demo model.
+
+    python -m demo.screenshots
+
+Needs requirements-app.txt, playwright (pip install playwright) and a Chromium of the system.
+"""
+
+import argparse
+import importlib.util
+import io
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, REPOSITORY
+from AnomalyCLIP_lib.errors import InputError
+from AnomalyCLIP_lib.files import atomic_write, output_folder
+from command_line import run
+from demo.browser import WINDOW, start_browser
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page  # pyright: ignore[reportMissingImports]
+
+LEVELS = 64  # of each colour: not to be told from 256, and two thirds of the bytes
+MOST_SECONDS = 120
+SETTLING_MILLISECONDS = 1000  # what fades in has done so
+SAMPLES = ("washer_damaged", "woven_damaged", "marble_damaged", "capsule_intact")
+
+
+def web_page(browser: "Browser", path: Path) -> None:
+    """The page of app.py with the sample pictures scored, written to `path` as PNG."""
+    page = browser.new_page(viewport={"width": WINDOW[0], "height": WINDOW[1] + 60})
+    page.set_default_timeout(MOST_SECONDS * 1000)
+    with served() as address:
+        page.goto(address)
+        page.wait_for_selector("#samples button")
+        page.set_input_files("#files input[type=file]", [REPOSITORY / "assets" / f"{name}.png" for name in SAMPLES])
+        page.wait_for_selector("#picture img")
+        page.wait_for_selector("#choice img")
+        page.wait_for_function("() => [...document.images].every(image => image.complete)")
+        page.wait_for_timeout(SETTLING_MILLISECONDS)
+        save_screenshot(page, path)
+    page.close()
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """Run app.py with the demo model while the block runs; gives its address.
+
+    Raises:
+        InputError: it does not start; the sentence is its own.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "app.py", "--backbone", DEMO_BACKBONE],
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    try:
+        line = ""
+        for line in process.stderr:
+            if found := re.search(r"the web page is at (\S+)", line):
+                yield found[1]
+                return
+        raise InputError(f"app.py did not start: {line.strip()}")
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=MOST_SECONDS)
+
+
+def save_screenshot(page: "Page", path: Path) -> None:
+    """What is seen of a page as PNG, written atomically."""
+    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    few = picture.point([round(round(value / 255 * (LEVELS - 1)) * 255 / (LEVELS - 1)) for value in range(256)] * 3)
+    with atomic_write(path) as temporary:
+        few.save(temporary, format="PNG", optimize=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "assets", help="default: %(default)s")
+    arguments = parser.parse_args(argv)
+    folder = output_folder(arguments.out, "--out")
+    if importlib.util.find_spec("playwright") is None:
+        raise InputError("Screenshots need playwright; install it by: pip install playwright")
+    from playwright.sync_api import sync_playwright  # pyright: ignore[reportMissingImports]
+
+    with sync_playwright() as playwright:
+        browser = start_browser(playwright)
+        web_page(browser, folder / "web_page.png")
+        browser.close()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

@@ -1,0 +1,1 @@
+"""The web page of app.py: pictures in, scores and heat maps out. Only the module `interface` needs Gradio."""
