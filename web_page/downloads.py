@@ -10,7 +10,7 @@ from PIL import Image
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.findings import values_at
 from AnomalyCLIP_lib.thresholds import Thresholds
-from reporting.image_files import HEAT_MAP_SUFFIX, MAP_SUFFIX
+from reporting.image_files import PICTURE_SUFFIX, MAP_SUFFIX
 from reporting.pictures import outline, overlay
 from reporting.predictions import COLUMNS, PredictionRow, csv_lines
 from web_page.scoring import Refused, Scored, read_upload
@@ -45,7 +45,7 @@ def heat_map(scored: Scored, pixel_threshold: float | None, opacity: float) -> t
         drawn = outline(drawn, values, pixel_threshold)
     buffer = io.BytesIO()
     Image.fromarray(drawn).save(buffer, format="PNG", compress_level=PNG_COMPRESSION)
-    return f"{PurePath(scored.name).stem}_heat_map{HEAT_MAP_SUFFIX}", buffer.getvalue()
+    return f"{PurePath(scored.name).stem}_heat_map{PICTURE_SUFFIX}", buffer.getvalue()
 
 
 def anomaly_map(scored: Scored) -> tuple[str, bytes]:
