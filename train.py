@@ -153,7 +153,7 @@ def train(
         if epoch % arguments.print_freq == 0 or epoch == arguments.epoch:
             log.info(f"epoch {epoch}/{arguments.epoch}: local loss {local:.4f}, image loss {image:.4f}")
             tqdm.write(f"{images / (time.perf_counter() - start):.1f} images/s")
-        if epoch % arguments.save_freq == 0 and epoch != arguments.epoch:
+        if epoch % arguments.save_freq == 0 or epoch == arguments.epoch:
             write_checkpoint(save_path / f"epoch_{epoch}.pth", prompts, settings, epoch)
         progress.epoch_done(epoch, local, image)
     thresholds = find_thresholds(model, batches, arguments.dataset)

@@ -10,7 +10,7 @@ from PIL import Image
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.findings import values_at
 from AnomalyCLIP_lib.thresholds import Thresholds
-from reporting.image_files import PICTURE_SUFFIX, MAP_SUFFIX
+from reporting.image_files import MAP_SUFFIX, PICTURE_SUFFIX
 from reporting.pictures import outline, overlay
 from reporting.predictions import COLUMNS, PredictionRow, csv_lines
 from web_page.scoring import Refused, Scored, read_upload
