@@ -18,10 +18,13 @@ from typing import Any
 
 from AnomalyCLIP_lib.backbone import REPOSITORY
 from AnomalyCLIP_lib.errors import InputError
-from AnomalyCLIP_lib.loading import backbone_at_hand, load
-from command_line import add_model_flags, add_threshold_flags, run, typed_settings
+from AnomalyCLIP_lib.loading import backbone_at_hand
+from command_line import add_model_flags, add_threshold_flags, run
+from runs.calibration import check_flags
+from runs.flags import find_thresholds, load_model, threshold_choice
 from utils import set_seed
 
+BATCH_SIZE = 8  # of calibration
 FIRST_PORT, PORTS_TRIED = 7860, 100
 LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
 SAMPLES = ("washer_damaged", "woven_damaged", "marble_damaged", "capsule_intact")
@@ -31,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if importlib.util.find_spec("gradio") is None:
         raise InputError("The web page needs Gradio; install it by: pip install -r requirements-app.txt")
+    check_flags(*threshold_choice(arguments))
     port = free_port(arguments.host, arguments.port)
     with tempfile.TemporaryDirectory(prefix="anomalyclip_page_") as uploads, serving(arguments, port, uploads) as url:
         print(f"the web page is at {url} (Ctrl-C ends it)", file=sys.stderr, flush=True)
@@ -56,19 +60,10 @@ def serving(arguments: argparse.Namespace, port: int, uploads: str) -> Iterator[
     backbone, reason = backbone_at_hand(
         arguments.backbone, arguments.pretrained, arguments.checkpoint_path, arguments.cache_dir
     )
-    model = load(
-        backbone,
-        arguments.pretrained,
-        arguments.checkpoint_path,
-        device=arguments.device,
-        cache_dir=arguments.cache_dir,
-        sigma=arguments.sigma,
-        compile=arguments.compile,
-        **typed_settings(arguments),
-    )
-    thresholds = model.thresholds(arguments.threshold, arguments.pixel_threshold)
+    model = load_model(arguments, backbone, arguments.device)
     print(f"model: {model.describe()} ({reason})", *model.provenance.notices, sep="\n", file=sys.stderr)
-    print(thresholds.describe(), file=sys.stderr, flush=True)
+    thresholds, notices = find_thresholds(model, arguments, BATCH_SIZE)
+    print(*notices, thresholds.describe(), sep="\n", file=sys.stderr, flush=True)
     # Gradio reads these when it is imported: nothing is sent to its makers, nothing stays in the common folder.
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": uploads}
     from web_page.interface import build, launch_options

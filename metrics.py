@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from skimage.measure import label
 from sklearn.metrics import auc, average_precision_score, roc_auc_score
 
-import ranked_counts
+from measures import ranked_counts
 
 AUPRO_THRESHOLDS = 200
 AUPRO_FALSE_POSITIVE_LIMIT = 0.3

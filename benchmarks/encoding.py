@@ -8,7 +8,6 @@ import torch
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
-import train
 from AnomalyCLIP_lib.backbone import find_backbone
 from AnomalyCLIP_lib.device import autocast
 from AnomalyCLIP_lib.model import AnomalyCLIP, Provenance
@@ -19,6 +18,7 @@ from benchmarks import naive
 from benchmarks.table import Row
 from benchmarks.timing import measured, pair, seconds
 from prompt_ensemble import PromptLearner
+from training import learning
 
 CPU = torch.device("cpu")
 
@@ -74,7 +74,7 @@ def training_step(model: AnomalyCLIP, batch: int, repetitions: int) -> Row:
     optimizer = torch.optim.Adam(model.prompts.parameters(), lr=0.0)  # type: ignore[union-attr]
 
     def ours() -> float:
-        return sum(train.training_step(model, optimizer, *model.encode_image(images), labels, masks))
+        return sum(learning.training_step(model, optimizer, *model.encode_image(images), labels, masks))
 
     return pair(
         f"training step of {batch}, encoded anew",

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-import train
 from AnomalyCLIP_lib.distributed import ALONE
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from benchmarks import naive
@@ -16,7 +15,8 @@ from benchmarks.table import Row
 from benchmarks.timing import measured, ratio
 from dataset import AnomalyDataset, read_index
 from prompt_ensemble import PromptLearner
-from training_features import CacheOptions, feature_batches, shuffled_batches
+from training.features import CacheOptions, feature_batches, shuffled_batches
+from training.learning import BETAS, training_step
 
 SEED = 111
 LEARNING_RATE = 1e-3
@@ -79,7 +79,7 @@ def _cached(model: AnomalyCLIP, dataset: AnomalyDataset, batch: int, epochs: int
     batches = feature_batches(model, dataset, batch, SEED, 0, cache, ALONE, lambda _: None)
     assert batches is not None  # there is but one process
     return [
-        sum(train.training_step(model, optimizer, b.image_features, b.patch_features, b.labels, b.masks))
+        sum(training_step(model, optimizer, b.image_features, b.patch_features, b.labels, b.masks))
         for _ in range(epochs)
         for b in batches
     ]
@@ -87,7 +87,7 @@ def _cached(model: AnomalyCLIP, dataset: AnomalyDataset, batch: int, epochs: int
 
 def _optimizer(model: AnomalyCLIP) -> torch.optim.Optimizer:
     assert model.prompts is not None
-    return torch.optim.Adam(model.prompts.parameters(), lr=LEARNING_RATE, betas=train.BETAS)
+    return torch.optim.Adam(model.prompts.parameters(), lr=LEARNING_RATE, betas=BETAS)
 
 
 def _values(learner: PromptLearner) -> Tensor:

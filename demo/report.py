@@ -21,8 +21,8 @@ from AnomalyCLIP_lib.weights import random_clip
 from command_line import run
 from dataset import DatasetIndex, read_index
 from demo.pretrain import save_clip
-from evaluation import Evaluation, evaluate
-from streaming_metrics import METRICS, Metrics
+from measures.streaming_metrics import METRICS, Metrics
+from runs.evaluation import Evaluation, evaluate
 
 UNTRAINED_DRAWS = 5
 

@@ -16,10 +16,10 @@ from AnomalyCLIP_lib.files import atomic_write
 from AnomalyCLIP_lib.findings import ANOMALOUS, Finding, values_at
 from AnomalyCLIP_lib.images import decode_mask, read_bytes, read_image
 from dataset import Entry
-from evaluation import ScoredImage
 from reporting.image_files import output_names, picture_path, refuse_to_overwrite, save_image_picture, save_map
 from reporting.pictures import KINDS
 from reporting.predictions import csv_lines
+from runs.evaluation import ScoredImage
 
 INDEX = "pictures.csv"
 INDEX_COLUMNS = ("picture", "image_path", "cls_name", "outcome", "chosen_as")

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from AnomalyCLIP_lib.files import atomic_write
-from evaluation import Evaluation
+from measures.streaming_metrics import ALL_METRICS, COUNTS, Metrics
 from reporting.predictions import csv_lines, write_predictions
-from streaming_metrics import ALL_METRICS, COUNTS, Metrics
+from runs.evaluation import Evaluation
 
 MEAN, TOTAL = "mean", "total"
 CSV_COLUMNS = (

@@ -18,7 +18,7 @@ import test
 import train
 from AnomalyCLIP_lib import InputError
 from generic_dataset_json import mvtec
-from streaming_metrics import ALL_METRICS
+from measures.streaming_metrics import ALL_METRICS
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -15,10 +15,10 @@ from AnomalyCLIP_lib.distributed import ALONE
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.findings import judge, values_at
 from AnomalyCLIP_lib.thresholds import Threshold, Thresholds
-from evaluation import ScoredImage
 from generic_dataset_json.meta_json import Entry
 from reporting import dataset_pictures
 from reporting.dataset_pictures import DatasetPictures
+from runs.evaluation import ScoredImage
 
 NO_IMAGE = torch.zeros(3, 1, 1)  # no picture is drawn from it
 THRESHOLDS = Thresholds(Threshold(0.5, "test"), Threshold(0.5, "test"))

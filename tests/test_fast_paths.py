@@ -9,13 +9,13 @@ from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_auc_score
 
 import AnomalyCLIP_lib
-import train
 from AnomalyCLIP_lib.backbone import find_backbone
 from AnomalyCLIP_lib.losses import glocal_loss
 from AnomalyCLIP_lib.scoring import smooth
 from AnomalyCLIP_lib.visual_encoder import VisualEncoder
 from AnomalyCLIP_lib.weights import load_clip
 from benchmarks import naive
+from training.learning import BETAS, training_step
 
 SIZE = 42
 
@@ -100,11 +100,11 @@ def test_training_step(tiny_files, images):
         model = AnomalyCLIP_lib.loading.load_for_training(
             str(tiny_files / "tiny.json"), str(tiny_files / "tiny.safetensors"), None, {}, "cpu"
         )
-        optimizer = torch.optim.Adam(model.prompts.parameters(), lr=1e-3, betas=train.BETAS)
+        optimizer = torch.optim.Adam(model.prompts.parameters(), lr=1e-3, betas=BETAS)
         if plain:
             totals.append(float(naive.training_step(model, optimizer, images, labels, masks)))
         else:
-            totals.append(sum(train.training_step(model, optimizer, *model.encode_image(images), labels, masks)))
+            totals.append(sum(training_step(model, optimizer, *model.encode_image(images), labels, masks)))
         prompts.append([parameter.detach().clone() for parameter in model.prompts.parameters()])
     assert totals[0] == pytest.approx(totals[1], abs=1e-5)
     for fast, slow in zip(*prompts, strict=True):

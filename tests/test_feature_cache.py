@@ -14,8 +14,8 @@ from test_commands import train_tiny
 from AnomalyCLIP_lib import InputError
 from AnomalyCLIP_lib.feature_cache import CacheEntry, CacheUnusable, RowType
 from AnomalyCLIP_lib.visual_encoder import VisualEncoder
-from reporting.training_progress import SHOWN
-from training_features import shuffled_batches
+from training.features import shuffled_batches
+from training.progress import SHOWN
 
 
 @contextmanager

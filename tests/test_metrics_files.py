@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from evaluation import Evaluation
+from measures.streaming_metrics import ALL_METRICS, COUNTS
 from reporting.metrics_files import CSV_COLUMNS, metrics_content, metrics_table, write_results
-from streaming_metrics import ALL_METRICS, COUNTS
+from runs.evaluation import Evaluation
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from scipy.ndimage import gaussian_filter
 
 import AnomalyCLIP_lib
 import metrics
-import train
 from AnomalyCLIP_lib.losses import glocal_loss
 from AnomalyCLIP_lib.scoring import image_logits
 from dataset import read_mask
+from training.learning import BETAS, training_step
 
 NAMES = ("bolt", "cloth", "glass", "paper")
 ANOMALOUS = ("bolt", "glass")
@@ -111,10 +111,10 @@ def test_three_training_steps(load, encoded, masks, reference, layers):
     model = load(LAYERS[layers])
     image_features, patch_features = encoded
     patch_features = [patch_features[LAYERS["6_12_18_24"].index(layer)] for layer in LAYERS[layers]]
-    optimizer = torch.optim.Adam(model.prompts.parameters(), lr=1e-3, betas=train.BETAS)
+    optimizer = torch.optim.Adam(model.prompts.parameters(), lr=1e-3, betas=BETAS)
     labels = torch.tensor([name in ANOMALOUS for name in NAMES]).long()
     losses = [
-        train.training_step(model, optimizer, image_features, patch_features, labels, torch.from_numpy(masks))
+        training_step(model, optimizer, image_features, patch_features, labels, torch.from_numpy(masks))
         for _ in range(3)
     ]
     assert_allclose(losses, reference[f"train_losses_{layers}"], rtol=1e-5)

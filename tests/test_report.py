@@ -12,16 +12,16 @@ from sklearn.metrics import auc
 import test
 from AnomalyCLIP_lib.findings import judge
 from AnomalyCLIP_lib.thresholds import Threshold, Thresholds
-from evaluation import Evaluation
 from generic_dataset_json.names import find_dataset
-from pixel_histogram import PixelCurve
+from measures.pixel_histogram import PixelCurve
+from measures.streaming_metrics import ALL_METRICS
 from reporting.predictions import PredictionRow
 from reporting.report.charts import image_precision_recall, image_roc, roc_chart
 from reporting.report.gallery import LARGEST_REPORT, Gallery, by_error, byte_budget
 from reporting.report.outcomes import error, outcome
 from reporting.report.page import Metrics, Report, render, write_report
 from reporting.report.thumbnails import Thumbnails, make_thumbnails
-from streaming_metrics import ALL_METRICS
+from runs.evaluation import Evaluation
 
 NASTY = '<script>alert("1")</script> & \'quoted\' "ä 傷.png'
 THRESHOLDS = Thresholds(Threshold(0.5, "--threshold"), Threshold(0.4, "a source with <b> & more"))

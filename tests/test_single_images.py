@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from conftest import save_picture
 
-import single_images
 import test
 from AnomalyCLIP_lib import InputError
 from AnomalyCLIP_lib.model import AnomalyCLIP
+from runs import single_images
 
 NAMES = ("a.png", "b.png", "c.png", "d.png", "deep/e.png")
 
@@ -64,7 +64,7 @@ def stop_at(monkeypatch, call, error):
             raise error
         save(*arguments)
 
-    monkeypatch.setattr("single_images.save_image_picture", save_or_stop)
+    monkeypatch.setattr("runs.single_images.save_image_picture", save_or_stop)
 
 
 def list_on_standard_input(monkeypatch, *lines):
@@ -136,7 +136,7 @@ def test_a_file_that_vanishes_in_the_middle_becomes_a_row(photos, score, out, mo
         (photos / "d.png").unlink(missing_ok=True)
         return read(path)
 
-    monkeypatch.setattr("single_images.read_image", read_and_remove)
+    monkeypatch.setattr("runs.single_images.read_image", read_and_remove)
     assert score() == 1
     assert [row["image_path"] for row in rows(out) if "does not exist" in row["error"]] == [str(photos / "d.png")]
 

@@ -10,8 +10,8 @@ from sklearn.metrics import auc, roc_curve
 import metrics
 from AnomalyCLIP_lib.findings import values_at
 from benchmarks import naive
-from pixel_histogram import PixelHistogram
-from streaming_metrics import ALL_METRICS, COUNTS, ClassMetrics
+from measures.pixel_histogram import PixelHistogram
+from measures.streaming_metrics import ALL_METRICS, COUNTS, ClassMetrics
 
 
 def softmax_maps(count=12, side=96, layers=1, seed=0):

@@ -13,8 +13,8 @@ import train
 from AnomalyCLIP_lib.loading import load
 from dataset import read_index
 from generic_dataset_json.meta_json import Entry
-from reporting import training_progress
-from reporting.training_progress import MOST_COLUMNS, TrainingProgress, chosen_images, loss_curves
+from training import progress as training_progress
+from training.progress import MOST_COLUMNS, TrainingProgress, chosen_images, loss_curves
 
 
 @pytest.fixture(scope="module")

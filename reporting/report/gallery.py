@@ -9,9 +9,9 @@ from PIL import Image
 
 from AnomalyCLIP_lib.distributed import ALONE, Ranks
 from AnomalyCLIP_lib.findings import Finding
-from evaluation import ScoredImage
 from reporting.report.outcomes import error, outcome
 from reporting.report.thumbnails import Thumbnails, make_thumbnails, picture_of
+from runs.evaluation import ScoredImage
 
 MOST_CARDS = 2000
 LARGEST_REPORT = 15_000_000

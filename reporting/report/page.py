@@ -12,9 +12,8 @@ import jinja2
 from AnomalyCLIP_lib.files import atomic_write
 from AnomalyCLIP_lib.findings import ANOMALOUS, NORMAL
 from AnomalyCLIP_lib.thresholds import Thresholds
-from evaluation import Evaluation
 from generic_dataset_json.names import DatasetFacts
-from pixel_histogram import PixelCurve
+from measures.pixel_histogram import PixelCurve
 from reporting.predictions import PredictionRow
 from reporting.report.charts import (
     Curve,
@@ -34,6 +33,7 @@ from reporting.report.tables import (
     outcome_counts,
     rows_by_class,
 )
+from runs.evaluation import Evaluation
 
 FILE_NAME = "report.html"
 _TEMPLATES = Path(__file__).parent / "template"

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from evaluation import Evaluation
 from generic_dataset_json.names import DatasetFacts
+from measures.streaming_metrics import METRICS
 from reporting.predictions import PredictionRow
 from reporting.report.outcomes import outcome
-from streaming_metrics import METRICS
+from runs.evaluation import Evaluation
 
 NAMES = {
     "pixel_auroc": "AUROC",

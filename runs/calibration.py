@@ -15,8 +15,8 @@ from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.images import list_images
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from AnomalyCLIP_lib.thresholds import Choice, Threshold, Thresholds
-from picture_files import Picture
-from single_images import ScoredPicture, score_in_turn
+from runs.picture_files import Picture
+from runs.single_images import ScoredPicture, score_in_turn
 
 DEFAULT_RATE = 0.01
 

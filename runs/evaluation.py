@@ -20,11 +20,19 @@ from AnomalyCLIP_lib.findings import Finding, judge, values_at
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from AnomalyCLIP_lib.scoring import image_scores
 from AnomalyCLIP_lib.thresholds import Thresholds
-from bootstrap import LEVEL, RESAMPLES, Interval, interval, mean_moves
 from dataset import AnomalyDataset, Entry, read_batches
-from pixel_histogram import PixelCurve
+from measures.bootstrap import LEVEL, RESAMPLES, Interval, interval, mean_moves
+from measures.pixel_histogram import PixelCurve
+from measures.streaming_metrics import (
+    ALL_METRICS,
+    COUNTS,
+    IMAGE_DECISIONS,
+    METRICS,
+    PIXEL_DECISIONS,
+    ClassMetrics,
+    Metrics,
+)
 from reporting.predictions import PredictionRow
-from streaming_metrics import ALL_METRICS, COUNTS, IMAGE_DECISIONS, METRICS, PIXEL_DECISIONS, ClassMetrics, Metrics
 
 LEVELS = ("image-level", "pixel-level", "image-pixel-level")
 DEFAULT_SEED = 111

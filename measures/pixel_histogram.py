@@ -36,7 +36,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import auc
 
-import ranked_counts
+from measures import ranked_counts
 from metrics import (
     AUPRO_FALSE_POSITIVE_LIMIT,
     BestF1,

@@ -22,12 +22,13 @@ from AnomalyCLIP_lib.images import read_image
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from AnomalyCLIP_lib.thresholds import Thresholds
 from AnomalyCLIP_lib.weights import fingerprint
-from picture_files import Picture
 from prompt_ensemble import PromptLearner
 from reporting.image_files import refuse_to_overwrite, save_image_picture, save_map
 from reporting.pictures import KINDS
 from reporting.predictions import PredictionRow, printable
 from reporting.predictions_file import EarlierRun, PredictionsFile
+from reporting.report.gallery import Gallery
+from runs.picture_files import Picture
 
 Conclusion = TypeVar("Conclusion")
 
@@ -100,6 +101,8 @@ def score_pictures(
     visualize: str = "overlay",
     ranks: Ranks = ALONE,
     earlier: EarlierRun | None = None,
+    gallery: Gallery | None = None,
+    take_row: Callable[[PredictionRow], object] = lambda row: None,
 ) -> int:
     """Score pictures, print `path<TAB>score<TAB>decision` a line and write their files.
 
@@ -110,6 +113,8 @@ def score_pictures(
     Args:
         visualize: which of `pictures.KINDS` is written for every image, or "none".
         earlier: the run that this one continues; pictures that it has scored are left out, and its rows stay.
+        gallery: sees every picture that could be read; None: nobody.
+        take_row: called for every row, on the main process.
 
     Returns:
         the exit code: 0, or 1 where predictions.csv has a row with an error.
@@ -120,7 +125,7 @@ def score_pictures(
     """
     refuse_to_overwrite((picture.path for picture in pictures), save_path, (picture.output for picture in pictures))
     earlier = earlier or EarlierRun()
-    settings = _settings(model, thresholds)
+    settings = run_settings(model, thresholds)
     earlier.check_settings(settings)
     left = earlier.left(pictures)
     kept = earlier.without(left)
@@ -128,8 +133,12 @@ def score_pictures(
     def conclude(scored: ScoredPicture) -> Finding:
         finding = judge(scored.anomaly_score, thresholds, scored.values)
         _write_pictures(scored, finding, visualize, save_path, save_maps)
+        if gallery is not None:
+            name, size = str(scored.picture.path), scored.image.size
+            gallery.add(positions[scored.picture.path], name, "", None, finding, scored.image, size, scored.values)
         return finding
 
+    positions = {picture.path: position for position, picture in enumerate(pictures)}
     predictions: PredictionsFile | None = None
     bad = 0
     done = len(pictures) - len(left)
@@ -141,7 +150,10 @@ def score_pictures(
             if len(pictures) == 1 and isinstance(batch[0][1], InputError):
                 raise batch[0][1]
             predictions = predictions or PredictionsFile(save_path, settings, kept.rows)
-            predictions.add(_row(picture, outcome) for picture, outcome in batch)
+            rows = [_row(picture, outcome) for picture, outcome in batch]
+            predictions.add(rows)
+            for row in rows:
+                take_row(row)
             for picture, outcome in batch:
                 if isinstance(outcome, InputError):
                     bad += 1
@@ -151,6 +163,8 @@ def score_pictures(
                     bar.write(f"{path}\t{outcome.anomaly_score:.6f}\t{outcome.decision}", file=sys.stdout)
             sys.stdout.flush()
             bar.update(len(batch))
+    if gallery is not None:
+        gallery.end_class("", ranks)
     if bad:
         print(f"{bad} of {len(left)} images could not be read.", file=sys.stderr)
     return 1 if bad or kept.has_errors else 0
@@ -170,7 +184,7 @@ def _write_pictures(scored: ScoredPicture, finding: Finding, visualize: str, sav
         save_map(scored.anomaly_map, save_path, scored.picture.output)
 
 
-def _settings(model: AnomalyCLIP, thresholds: Thresholds) -> dict[str, Any]:
+def run_settings(model: AnomalyCLIP, thresholds: Thresholds) -> dict[str, Any]:
     """All that scores and decisions depend on."""
     return {
         "threshold": thresholds.image.value,

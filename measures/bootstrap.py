@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-import ranked_counts
+from measures import ranked_counts
 from metrics import aupro_of_thresholds, aupro_thresholds
 
 RESAMPLES = 500

@@ -13,10 +13,10 @@ an image for intervals: 1.3 kB of a normal one with pixels, 3.4 kB of an anomalo
 
 import numpy as np
 
-from bootstrap import Cells, ImageCounts, resampled_metrics
+from measures.bootstrap import Cells, ImageCounts, resampled_metrics
+from measures.pixel_histogram import PixelCurve, PixelHistogram
+from measures.ranked_counts import decision_metrics as decisions_of_counts
 from metrics import decision_metrics, f1_max, find_regions, fraction_or_none, image_ap, image_auroc
-from pixel_histogram import PixelCurve, PixelHistogram
-from ranked_counts import decision_metrics as decisions_of_counts
 
 METRICS = ("pixel_auroc", "pixel_aupro", "image_auroc", "image_ap")
 """Those of the paper's table."""

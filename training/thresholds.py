@@ -10,9 +10,9 @@ from tqdm import tqdm
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from AnomalyCLIP_lib.scoring import anomaly_maps, image_scores
 from AnomalyCLIP_lib.thresholds import DEFAULT_THRESHOLD
+from measures.pixel_histogram import PixelHistogram
 from metrics import f1_max
-from pixel_histogram import PixelHistogram
-from training_features import FeatureBatch
+from training.features import FeatureBatch
 
 NO_ANOMALOUS_PIXELS = "no mask has an anomalous pixel at the model's size"
 

@@ -1,0 +1,1 @@
+"""The metrics of metrics.py for any number of images: streamed, resampled, in bounded memory."""
