@@ -39,7 +39,7 @@ def model():
 
 @pytest.fixture
 def handlers(model):
-    return Handlers(Scorer(model), model.thresholds())
+    return Handlers(Scorer(model), model.thresholds(0.5, 0.5))
 
 
 @pytest.fixture
@@ -234,7 +234,7 @@ def test_names_cannot_bring_markup_into_the_page(handlers, results):
 
 def test_the_table_is_that_of_test_py(handlers, results, uploads, tmp_path):
     arguments = ["--image", *uploads, "--backbone", "demo", "--save_path", str(tmp_path / "out")]
-    assert test.main([*arguments, "--device", "cpu"]) == 0
+    assert test.main([*arguments, "--threshold", "0.5", "--pixel_threshold", "0.5", "--device", "cpu"]) == 0
     with open(tmp_path / "out" / "predictions.csv", newline="") as file:
         expected = sorted(csv.DictReader(file), key=lambda row: Path(row["image_path"]).name)
     refused = Refused("bad.png", tmp_path / "bad.png", "bad.png is empty; copy it again.")
@@ -337,7 +337,11 @@ def test_wrong_flags_end_with_exit_code_2(flags):
     [
         (("--checkpoint_path", "nowhere.pth"), "nowhere.pth does not exist"),
         (("--backbone", "demo", "--image_size", "100"), "100"),
-        (("--backbone", "demo", "--threshold", "checkpoint"), "stores no thresholds"),
+        (("--false_alarm_rate", "0.1"), "--calibrate"),
+        (
+            ("--backbone", "demo", "--checkpoint_path", "handwritten", "--threshold", "checkpoint"),
+            "stores no thresholds",
+        ),
     ],
 )
 def test_nothing_is_served_where_the_flags_do_not_fit(flags, sentence, monkeypatch, capsys):

@@ -36,7 +36,7 @@ def served(browser, tmp_path_factory):
     )
     try:
         told = read_until(process.stderr, rb"the web page is at (\S+) ")
-        assert "small embedded demo CLIP" in told and "thresholds: image score 0.5" in told
+        assert "small embedded demo CLIP" in told and "thresholds: image score 0.1983 (checkpoint" in told
         yield re.search(r"the web page is at (\S+) ", told)[1]
         assert list(temporary.iterdir())  # uploads are kept nowhere else
     finally:
