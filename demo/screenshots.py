@@ -1,5 +1,6 @@
-"""Take the screenshots of the README, with the demo model.
+"""Take the screenshots of the README, with the demo model: the report of its test, and the web page.
 
+    bash test.sh
     python -m demo.screenshots
 
 Needs requirements-app.txt, playwright (pip install playwright) and a Chromium of the system.
@@ -28,10 +29,24 @@ from demo.browser import WINDOW, start_browser
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page  # pyright: ignore[reportMissingImports]
 
-LEVELS = 64  # of each colour: not to be told from 256, and two thirds of the bytes
+LEVELS = 48  # of each colour: hardly to be told from 256, and half of the bytes
+REPORT = REPOSITORY / "results" / "demo" / "report.html"
+REPORT_WINDOW = (1280, 1460)
+EXCERPT = "#metrics, .charts + .charts { display: none } nav { position: static !important }"
+"""The tables and all curves but the first class's are left out of the picture, so that the gallery is seen too."""
 MOST_SECONDS = 120
 SETTLING_MILLISECONDS = 1000  # what fades in has done so
 SAMPLES = ("washer_damaged", "woven_damaged", "marble_damaged", "capsule_intact")
+
+
+def report_page(browser: "Browser", report: Path, path: Path) -> None:
+    """The top of a report.html, written to `path` as PNG."""
+    page = browser.new_page(viewport={"width": REPORT_WINDOW[0], "height": REPORT_WINDOW[1]})
+    page.goto(report.resolve().as_uri())
+    page.add_style_tag(content=EXCERPT)
+    page.wait_for_function("() => [...document.images].slice(0, 24).every(image => image.complete)")
+    save_screenshot(page, path)
+    page.close()
 
 
 def web_page(browser: "Browser", path: Path) -> None:
@@ -87,7 +102,10 @@ def save_screenshot(page: "Page", path: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=REPOSITORY / "assets", help="default: %(default)s")
+    parser.add_argument("--report", type=Path, default=REPORT, help="default: the one that test.sh writes")
     arguments = parser.parse_args(argv)
+    if not arguments.report.is_file():
+        raise InputError(f"{arguments.report} does not exist; let bash test.sh write it.")
     folder = output_folder(arguments.out, "--out")
     if importlib.util.find_spec("playwright") is None:
         raise InputError("Screenshots need playwright; install it by: pip install playwright")
@@ -95,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     with sync_playwright() as playwright:
         browser = start_browser(playwright)
+        report_page(browser, arguments.report, folder / "report.png")
         web_page(browser, folder / "web_page.png")
         browser.close()
     return 0
