@@ -18,7 +18,8 @@ pytest_plugins = ("browser",)
 REPOSITORY = Path(__file__).parent.parent
 ASSETS = REPOSITORY / "assets"
 DAMAGED, INTACT = ASSETS / "washer_damaged.png", ASSETS / "capsule_intact.png"
-SECONDS = 120
+SECONDS = 60
+THRESHOLDS = ("--threshold", "0.5", "--pixel_threshold", "0.5")  # whatever the prompts store
 FILES = "#files input[type=file]"
 PICTURE = "#picture img"
 
@@ -29,14 +30,14 @@ def served(browser, tmp_path_factory):
     pytest.importorskip("gradio", reason="Gradio is not installed (pip install -r requirements-app.txt)")
     temporary = tmp_path_factory.mktemp("temporary")
     process = subprocess.Popen(
-        [sys.executable, "app.py", "--backbone", "demo", "--device", "cpu"],
+        [sys.executable, "app.py", "--backbone", "demo", "--device", "cpu", *THRESHOLDS],
         cwd=REPOSITORY,
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TMPDIR": str(temporary)},
         stderr=subprocess.PIPE,
     )
     try:
         told = read_until(process.stderr, rb"the web page is at (\S+) ")
-        assert "small embedded demo CLIP" in told and "thresholds: image score 0.1983 (checkpoint" in told
+        assert "small embedded demo CLIP" in told and "thresholds: image score 0.5 (--threshold)" in told
         yield re.search(r"the web page is at (\S+) ", told)[1]
         assert list(temporary.iterdir())  # uploads are kept nowhere else
     finally:
