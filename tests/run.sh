@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up if need be and run the tests; arguments go to pytest.
+# Set up if need be and run the tests, files side by side on all cores; arguments go to pytest.
 source "$(dirname "${BASH_SOURCE[0]}")/../environment.sh"
 prepare_environment requirements.txt tests/requirements.txt
-exec python -m pytest "$@"
+exec python -m pytest --numprocesses auto --dist loadfile "$@"

@@ -288,7 +288,8 @@ def test_folders_are_searched_and_mirrored(trained, tiny_files, pictures, tmp_pa
     lines = [line.split("\t")[0] for line in capsys.readouterr().out.strip().splitlines()]
     assert lines == [str(pictures / name) for name in ("a.png", "b.jpg", "deep/er/c.bmp", "x.bmp", "x.png")]
     written = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
-    assert written == ["a.png", "b.png", "deep/er/c.png", "predictions.csv", "settings.json", "x.bmp.png", "x.png.png"]
+    images = ["a.png", "b.png", "deep/er/c.png", "x.bmp.png", "x.png.png"]
+    assert written == sorted([*images, "predictions.csv", "report.html", "settings.json"])
     with (out / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["image_path"] for row in rows] == lines and {row["label"] for row in rows} == {""}
@@ -486,7 +487,7 @@ def test_other_spellings_of_a_dataset_find_the_right_prompts(tiny_dataset, monke
         asked.append(tested_dataset)
         raise InputError("far enough")
 
-    monkeypatch.setattr("test.load", load)
+    monkeypatch.setattr("runs.flags.load", load)
     with pytest.raises(InputError, match="far enough"):
         test.main(["--data_path", str(tiny_dataset), "--dataset", label, "--save_path", str(tmp_path)])
     assert asked == ["mvtec"]

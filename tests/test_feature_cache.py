@@ -75,7 +75,7 @@ def test_a_sweep_encodes_once(train, tmp_path):
 
 def test_bitwise_the_prompts_of_uncached_training(train, tmp_path):
     flags = ("--batch_size", "4")  # divides 12: every call of the encoder has four images
-    assert train("uncached", *flags, "--feature_cache", "off")[1] == 24
+    assert train("uncached", *flags, "--feature_cache", "off")[1] == 3 * 12  # two epochs, and once for the thresholds
     train("writes", *flags)
     train("reads", *flags)
     expected = (tmp_path / "runs" / "uncached" / "epoch_2.pth").read_bytes()
@@ -171,7 +171,7 @@ def test_a_damaged_cache_in_training(train, tmp_path):
     for folder in (tmp_path / "runs" / "feature_cache").glob("features-*"):
         _shorten(folder)
     log, encoded = train("second")
-    assert encoded == 24 and "damaged" in log and "Training goes on without the cache" in log
+    assert encoded == 3 * 12 and "damaged" in log and "Training goes on without the cache" in log
     with pytest.raises(InputError, match="damaged"):
         train("third", "--feature_cache_required")
     assert not list((tmp_path / "runs" / "third").glob("*.pth"))
@@ -180,7 +180,7 @@ def test_a_damaged_cache_in_training(train, tmp_path):
 def test_a_folder_that_cannot_be_written_to(train, tmp_path):
     (tmp_path / "file").write_text("")
     log, encoded = train("first", "--feature_cache", str(tmp_path / "file" / "below"))
-    assert encoded == 24 and "cannot be written to" in log
+    assert encoded == 3 * 12 and "cannot be written to" in log
     with pytest.raises(InputError, match="cannot be written to"):
         train("second", "--feature_cache", str(tmp_path / "file" / "below"), "--feature_cache_required")
     with pytest.raises(InputError, match="contradicts"):
@@ -191,7 +191,7 @@ def test_a_disk_without_room(train, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=17_000))  # the features need 16,128
     log, encoded = train("first")
-    assert encoded == 24 and "needs 16.1 kB and a tenth more" in log and "17.0 kB free" in log
+    assert encoded == 3 * 12 and "needs 16.1 kB and a tenth more" in log and "17.0 kB free" in log
     with pytest.raises(InputError, match="free; name a folder"):
         train("second", "--feature_cache_required")
     assert entries(tmp_path / "runs" / "feature_cache") == ["masks"]

@@ -42,7 +42,9 @@ def test_the_encoders_batch_is_halved_and_the_optimisers_is_not(tiny_files, tiny
     train_tiny(tiny_files, tiny_dataset, tmp_path / "large", *flags)
     with room_for(2) as asked:
         train_tiny(tiny_files, tiny_dataset, tmp_path / "small", *flags)
-    assert asked == [4] + 2 * [2] + 6 * [2]  # found out once, by the four images of maps.png
+    assert asked == [4] + 2 * [2] + 2 * 6 * [
+        2
+    ]  # found out once, by the four images of maps.png; an epoch, the thresholds
     notices = [record.getMessage() for record in caplog.records if "at a time" in record.getMessage()]
     assert len(notices) == 1 and "4 images at once: going on with 2 at a time" in notices[0]
     large, small = learned(tmp_path / "large"), learned(tmp_path / "small")
@@ -74,7 +76,7 @@ def test_no_room_for_a_training_step(tiny_files, tiny_dataset, tmp_path, monkeyp
     def too_much(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr("train.glocal_loss", too_much)
+    monkeypatch.setattr("training.learning.glocal_loss", too_much)
     with pytest.raises(InputError, match=r"training step on 5 images; lower --batch_size"):
         train_tiny(tiny_files, tiny_dataset, tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.pth"))

@@ -226,7 +226,7 @@ def test_nothing_left_to_do(score, out, capsys, monkeypatch):
     assert score() == 0
     before = (out / "predictions.csv").read_bytes()
     capsys.readouterr()
-    monkeypatch.setattr("test.load", None)  # no model is needed for that
+    monkeypatch.setattr("runs.flags.load", None)  # no model is needed for that
     assert score(flags=["--continue"]) == 0
     captured = capsys.readouterr()
     assert "5 of 5 images were done before" in captured.err and "nothing is left" in captured.err
