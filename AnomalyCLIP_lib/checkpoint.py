@@ -11,7 +11,7 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
-from AnomalyCLIP_lib.backbone import CHECKPOINTS, OPENAI_NAMES, PAPER_BACKBONE, Backbone
+from AnomalyCLIP_lib.backbone import CHECKPOINTS, OPENAI_NAMES, PAPER_BACKBONE, REPOSITORY, Backbone
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import atomic_write
 from AnomalyCLIP_lib.settings import Settings, check_types
@@ -48,6 +48,12 @@ class Checkpoint:
         folder = self.path.resolve().parent.name
         by_folder = (name for name, folders in TRAINED_ON_FOLDERS.items() if folder in folders)
         return self.settings.get("train_dataset") or next(by_folder, None)
+
+    @property
+    def shown_path(self) -> str:
+        """For the user: relative to the repository where it lies in it, as in the README; else as it was given."""
+        inside = self.path.is_relative_to(REPOSITORY)
+        return self.path.relative_to(REPOSITORY).as_posix() if inside else str(self.path)
 
     @property
     def width(self) -> int:

@@ -188,7 +188,7 @@ def _build(
     cache_dir: str | None,
 ) -> AnomalyCLIP:
     place = resolve_device(device)
-    source = str(saved.path) if saved is not None else "the checkpoint"
+    source = saved.shown_path if saved is not None else "the checkpoint"
     settings, notices = resolve_settings(typed, saved.settings if saved is not None else None, architecture, source)
     prepare_precision(settings.precision, place)
     if saved is not None and pretrained is None:

@@ -105,7 +105,7 @@ class AnomalyCLIP(nn.Module):
             prompts = "handwritten prompts"
         elif checkpoint is not None:
             trained_on = f", trained on {checkpoint.trained_on}" if checkpoint.trained_on else ""
-            prompts = f"prompts {checkpoint.path}{trained_on}"
+            prompts = f"prompts {checkpoint.shown_path}{trained_on}"
         else:
             prompts = "no learned prompts"
         return f"{backbone}; {prompts}"

@@ -4,7 +4,7 @@ import argparse
 import os
 from typing import Any
 
-from AnomalyCLIP_lib.backbone import OPENAI_NAMES, PAPER_BACKBONE, REPOSITORY
+from AnomalyCLIP_lib.backbone import OPENAI_NAMES, PAPER_BACKBONE
 from AnomalyCLIP_lib.distributed import Ranks
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import output_folder
@@ -105,14 +105,15 @@ def run_on_dataset(arguments: argparse.Namespace, ranks: Ranks, command: str = "
     if gallery is not None:
         report = Report(
             title=arguments.dataset or index.root.name,
-            model=_without_folders(model.describe(), model, index),
+            model=model.describe(),
             thresholds=thresholds,
             predictions=evaluation.predictions,
             gallery=gallery,
             settings=settings,
             command=command,
             notices=[
-                _without_folders(notice, model, index) for notice in (*warnings, *model.provenance.notices, *notices)
+                notice.replace(f"{index.root}{os.sep}", "")  # a page that is handed on need not tell the folder
+                for notice in (*warnings, *model.provenance.notices, *notices, *threshold_notices)
             ],
             metrics=_report_metrics(evaluation, arguments, label, model),
         )
@@ -144,17 +145,6 @@ def _report_metrics(
 ) -> Metrics:
     comparable = model.backbone.name == OPENAI_NAMES[PAPER_BACKBONE]
     return Metrics(evaluation, arguments.metrics, find_dataset(label) if label else [], PAPER_BACKBONE, comparable)
-
-
-def _without_folders(text: str, model: AnomalyCLIP, index: DatasetIndex) -> str:
-    """Without the folders of this machine, which a page that is handed on need not tell: files relative to their root.
-
-    A checkpoint that was typed keeps its path as it was typed.
-    """
-    checkpoint = model.provenance.checkpoint
-    if checkpoint is not None and checkpoint.path.is_relative_to(REPOSITORY):
-        text = text.replace(str(checkpoint.path), checkpoint.path.relative_to(REPOSITORY).as_posix())
-    return text.replace(f"{index.root}{os.sep}", "")
 
 
 def _settings(arguments: argparse.Namespace, model: AnomalyCLIP, index: DatasetIndex) -> dict[str, Any]:

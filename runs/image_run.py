@@ -16,8 +16,10 @@ from reporting.report.gallery import Gallery
 from reporting.report.page import FILE_NAME as REPORT
 from reporting.report.page import Report, write_report
 from runs.flags import find_thresholds, load_model
-from runs.picture_files import Picture, find_pictures
+from runs.picture_files import STANDARD_INPUT, Picture, find_pictures
 from runs.single_images import run_settings, score_pictures
+
+NAMED_ERRORS = 10
 
 
 def run_on_images(arguments: argparse.Namespace, ranks: Ranks, command: str = "") -> int:
@@ -74,19 +76,26 @@ def run_on_images(arguments: argparse.Namespace, ranks: Ranks, command: str = ""
         return exit_code
     if gallery is not None:
         report = Report(
-            title=", ".join(arguments.image),
+            title=", ".join("images" if path == STANDARD_INPUT else path for path in arguments.image),
             model=model.describe(),
             thresholds=thresholds,
             predictions=rows,
             gallery=gallery,
             settings=run_settings(model, thresholds),
             command=command,
-            notices=[*model.provenance.notices, *notices],
+            notices=[*model.provenance.notices, *notices, *_unreadable(rows)],
         )
         write_report(report, save_path)
     written = [*([REPORT] if gallery is not None else []), *(["heat maps"] if visualize != NO_PICTURES else [])]
     tell(f"{', '.join([PREDICTIONS, *written])}: in {save_path}")
     return exit_code
+
+
+def _unreadable(rows: Sequence[PredictionRow]) -> list[str]:
+    """What the report says of images that could not be read."""
+    errors = [row.error for row in rows if row.error]
+    more = len(errors) - NAMED_ERRORS
+    return errors[:NAMED_ERRORS] + ([f"{more} more images could not be read."] if more > 0 else [])
 
 
 def _wants_report(arguments: argparse.Namespace, pictures: Sequence[Picture]) -> bool:

@@ -64,14 +64,12 @@ class Gallery:
 
     Attributes:
         cards: of the classes that are complete, on the main process.
-        images: how many images the run has.
     """
 
     needs_maps = True
 
     def __init__(self, class_sizes: Mapping[str, int], most_cards: int = MOST_CARDS):
         self.cards: list[Card] = []
-        self.images = sum(class_sizes.values())
         self.shares = _shares(class_sizes, most_cards)
         self.byte_budget = byte_budget(sum(self.shares.values()), len(class_sizes))
         self._kept: list[tuple[float, int, Card]] = []  # of the class that is under way: a heap, the least error first

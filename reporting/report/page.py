@@ -150,7 +150,7 @@ def render(report: Report) -> str:
         charts=_charts(report),
         with_pixel_curves=bool(evaluation and any(evaluation.pixel_curves.values())),
         cards=[_card_fields(card, names) for card in cards],
-        left_out=report.gallery.images - len(cards) if report.gallery else 0,
+        left_out=sum(not row.error for row in report.predictions) - len(cards) if report.gallery else 0,
         order=(
             "Sorted by how far the score lies on the wrong side of the threshold."
             if metrics
