@@ -1,6 +1,7 @@
 """What the commands of this repository share: how they end when the input is bad, and the flags of the model."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -38,8 +39,19 @@ def run(main: Callable[[Sequence[str] | None], int]) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output, `head` for instance, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _drop_output()
+        print("error: the disk that this writes to is full; make room.", file=sys.stderr)
+        return 2
+
+
+def _drop_output() -> None:
+    """What is still waiting for standard output cannot be written; Python would try it again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:

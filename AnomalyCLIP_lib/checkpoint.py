@@ -231,6 +231,12 @@ def refuse_later_epochs(folder: Path, epochs: int) -> None:
         )
 
 
+def remove_epochs(folder: Path) -> None:
+    """Remove the checkpoints of an earlier run, whose later epochs would pass for the result of one that is killed."""
+    for _, path in _epochs(folder):
+        path.unlink(missing_ok=True)
+
+
 def _epochs(folder: Path) -> list[tuple[int, Path]]:
     """The checkpoints of a run with their epochs, the last one first."""
     found = [(re.fullmatch(r"epoch_(\d+)", path.stem), path) for path in folder.glob("epoch_*.pth")]

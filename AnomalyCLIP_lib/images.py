@@ -6,6 +6,7 @@ Nothing here needs torch, so that the tools which only look at files start at on
 import io
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,8 @@ from AnomalyCLIP_lib.errors import InputError
 IMAGE_EXTENSIONS = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+"""Of Pillow's: those of pictures. Others hand the file to programs of the system (EPS to Ghostscript)."""
 JPEG_THRESHOLD = 127
 """Where a mask stored as JPEG is cut: its compression leaves grey noise around 0 and around 255."""
 
@@ -147,7 +150,7 @@ def image_size(path: Path) -> tuple[int, int]:
         InputError: the file is missing or not an image.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_formats()) as image:
             width, height = image.size
             # EXIF orientations 5 to 8 lie on their side. Pillow turns TIFF files by itself.
             sideways = image.format != "TIFF" and image.getexif().get(0x0112, 1) >= 5
@@ -221,9 +224,16 @@ def _auto_threshold(start: bytes) -> int:
     return JPEG_THRESHOLD if start.startswith(_JPEG_MAGIC) else 0
 
 
+@lru_cache(maxsize=1)
+def _formats() -> list[str]:
+    """Those of `FORMATS` that this Pillow has."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
 def _decode(data: bytes, path: Path) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=_formats())
         image.load()
     except Exception as error:  # the decoders raise whatever comes: OSError, SyntaxError, struct.error, ...
         raise _sentence(error, path) from error
@@ -255,7 +265,7 @@ def _wide_to_grey(image: Image.Image, sixteen_bits: bool) -> Image.Image:
     elif image.mode == "F" and least >= 0 and greatest <= 1:
         values = values * 255
     elif least < 0 or greatest > 255:
-        values = (values - least) * (255 / (greatest - least))
+        values = (values - least) * (255 / (greatest - least) if greatest > least else 0)
     grey = np.rint(values).astype(np.uint8)
     if "transparency" in image.info:
         grey[np.asarray(image) == image.info["transparency"]] = 255

@@ -22,7 +22,8 @@ from command_line import run
 from dataset import DatasetIndex, read_index
 from demo.pretrain import save_clip
 from measures.streaming_metrics import METRICS, Metrics
-from runs.evaluation import Evaluation, evaluate
+from reporting.results import Evaluation
+from runs.evaluation import evaluate
 
 UNTRAINED_DRAWS = 5
 

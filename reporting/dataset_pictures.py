@@ -12,21 +12,28 @@ import numpy as np
 
 from AnomalyCLIP_lib.distributed import Ranks
 from AnomalyCLIP_lib.errors import InputError
-from AnomalyCLIP_lib.files import atomic_write
+from AnomalyCLIP_lib.files import atomic_write, make_folder
 from AnomalyCLIP_lib.findings import ANOMALOUS, Finding, values_at
 from AnomalyCLIP_lib.images import decode_mask, read_bytes, read_image
 from dataset import Entry
 from reporting.image_files import output_names, picture_path, refuse_to_overwrite, save_image_picture, save_map
+from reporting.observing import ScoredImage
+from reporting.outcomes import outcome
 from reporting.pictures import KINDS
 from reporting.predictions import csv_lines
-from runs.evaluation import ScoredImage
 
 INDEX = "pictures.csv"
 INDEX_COLUMNS = ("picture", "image_path", "cls_name", "outcome", "chosen_as")
 
 DRAWING_THREADS = 4
 
-FALSE_ALARM, MISS, HIT, QUIET = "false alarm", "miss", "hit", "rightly normal"
+WORDS = {
+    "false-positive": "false alarm",
+    "false-negative": "miss",
+    "true-positive": "hit",
+    "true-negative": "rightly normal",
+}
+"""For `outcomes.outcome`."""
 ALL = "every image"
 RANKINGS = {  # name: label, whether high scores come first
     "lowest scores of anomalous images": (1, False),
@@ -34,13 +41,6 @@ RANKINGS = {  # name: label, whether high scores come first
     "highest scores of normal images": (0, True),
 }
 """What is telling about a class: its worst misses, its best hits and its worst false alarms, or what comes nearest."""
-
-
-def outcome(anomaly: int, decision: str) -> str:
-    """What a decision is worth, given the label (0 or 1)."""
-    if decision == ANOMALOUS:
-        return HIT if anomaly else FALSE_ALARM
-    return MISS if anomaly else QUIET
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class _Candidate:
 
 
 class DatasetPictures:
-    """An `evaluation.Observer`: draws the most telling images of each class, or all.
+    """An `observing.Observer`: draws the most telling images of each class, or all.
 
     Those are, per class, the anomalous images with the lowest scores, those with the highest, and the normal ones with
     the highest. So misses and false alarms come first, and where there are none, the images that come nearest to one;
@@ -107,7 +107,8 @@ class DatasetPictures:
         self.own_files = {
             path.resolve() for entry in entries for path in (entry.image_path, entry.mask_path) if path is not None
         }
-        refuse_to_overwrite(self.own_files, folder, self.outputs.values())
+        if self.needs_maps:
+            refuse_to_overwrite(self.own_files, folder, self.outputs.values())
         self._start_class()
 
     def see(self, scored: ScoredImage) -> None:
@@ -143,6 +144,8 @@ class DatasetPictures:
         counts = [sum(part[label] for _, part in parts) for label in (0, 1)]
         chosen = self._chosen(together)
         self._note_drawn((candidate, ranking) for candidate, ranking, _ in chosen)
+        if ranks.is_main:
+            self.write_index()  # before anything is drawn, so that a run that is killed leaves nothing unlisted
         reasons = {
             candidate.position: f"{ranking} of {name}: number {place} of {counts[candidate.entry.anomaly]}"
             for candidate, ranking, place in chosen
@@ -162,7 +165,8 @@ class DatasetPictures:
     def write_index(self) -> None:
         """Write pictures.csv, the list of what this run drew, and delete what an earlier list names beyond that.
 
-        To be called on the main process after the run: whoever looks at pictures in the folder sees those of one run.
+        To be called on the main process after the run; classes call it by themselves. Whoever looks at pictures in the
+        folder sees those of one run.
         """
         path = self.folder / INDEX
         new = {picture_path(self.folder, drawn.output).resolve() for drawn in self.drawn}
@@ -182,6 +186,7 @@ class DatasetPictures:
         if not rows:
             path.unlink(missing_ok=True)
             return
+        make_folder(self.folder, "--save_path")
         with atomic_write(path) as temporary:
             temporary.write_text(csv_lines([INDEX_COLUMNS, *rows]), encoding="utf-8", newline="")
 
@@ -217,13 +222,14 @@ class DatasetPictures:
     def _note_drawn(self, chosen: Iterable[tuple[_Candidate, str]]) -> None:
         for candidate, reason in chosen:
             entry = candidate.entry
-            worth = outcome(entry.anomaly, candidate.decision)
+            worth = WORDS[outcome(entry.anomaly, candidate.decision)]
             self.drawn.append(Drawn(self.outputs[entry.relative_path], entry, worth, reason))
 
     def _draw(self, entry: Entry, finding: Finding, values: np.ndarray, reason: str) -> None:
         assert self.draw is not None
         label = "anomalous" if entry.anomaly else "normal"
-        note = f"{outcome(entry.anomaly, finding.decision)}: labelled {label}{'; ' if reason else ''}{reason}"
+        worth = WORDS[outcome(entry.anomaly, finding.decision)]
+        note = f"{worth}: labelled {label}{'; ' if reason else ''}{reason}"
         truth = self._truth(entry, (values.shape[1], values.shape[0]))
         picture = self.draw(read_image(entry.image_path), finding, values, truth, note)
         save_image_picture(picture, self.folder, self.outputs[entry.relative_path])

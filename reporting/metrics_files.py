@@ -8,8 +8,10 @@ from typing import Any
 from AnomalyCLIP_lib.files import atomic_write
 from measures.streaming_metrics import ALL_METRICS, COUNTS, Metrics
 from reporting.predictions import csv_lines, write_predictions
-from runs.evaluation import Evaluation
+from reporting.results import Evaluation
 
+RESULTS = ("metrics.json", "metrics.csv", "predictions.csv")
+"""The files that `write_results` writes."""
 MEAN, TOTAL = "mean", "total"
 CSV_COLUMNS = (
     "cls_name",

@@ -182,10 +182,10 @@ def conclusion(finding: Finding) -> list[str]:
     return lines
 
 
-def save_picture(picture: np.ndarray, path: Path) -> None:
-    """Write an (height, width, 3) uint8 RGB array as PNG, atomically."""
+def save_picture(picture: np.ndarray, path: Path, compression: int = 6) -> None:
+    """Write an (height, width, 3) uint8 RGB array as PNG, atomically; `compression` from 0 to 9 is slow and small."""
     with atomic_write(path) as temporary:
-        Image.fromarray(picture).save(temporary, format="PNG")
+        Image.fromarray(picture).save(temporary, format="PNG", compress_level=compression)
 
 
 def _colour_bar(thresholds: Thresholds) -> ColourBar:

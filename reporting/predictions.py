@@ -66,7 +66,9 @@ class PredictionRow:
 def csv_lines(rows: Iterable[Sequence[str]]) -> str:
     """Rows of cells as CSV text that can be encoded."""
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    plain, quoted = (csv.writer(buffer, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
+    for row in rows:
+        (quoted if any("\r" in cell for cell in row) else plain).writerow(row)  # before Python 3.13 \r is not quoted
     return printable(buffer.getvalue())
 
 

@@ -86,6 +86,13 @@ def read_earlier_run(folder: Path) -> EarlierRun:
     return EarlierRun(rows, _settings(folder / SETTINGS) if rows else {}, path)
 
 
+def refuse_other_runs(folder: Path) -> None:
+    """Raise InputError where the folder holds a predictions.csv that no run on single images has written."""
+    path = folder / PREDICTIONS
+    if path.exists() and not (folder / SETTINGS).is_file():
+        raise InputError(f"{path} is there and not of a run on single images; choose another --save_path.")
+
+
 class PredictionsFile:
     """predictions.csv, to which rows are added as they come, and settings.json beside it.
 

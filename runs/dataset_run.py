@@ -21,12 +21,15 @@ from dataset import (
 from generic_dataset_json.names import find_dataset, plain_name
 from measures.streaming_metrics import METRICS
 from reporting.dataset_pictures import INDEX, DatasetPictures
-from reporting.metrics_files import write_results
+from reporting.metrics_files import RESULTS, write_results
+from reporting.observing import Observer
 from reporting.pictures import NO_PICTURES
+from reporting.predictions_file import SETTINGS
 from reporting.report.gallery import Gallery
 from reporting.report.page import FILE_NAME as REPORT
 from reporting.report.page import Metrics, Report, write_report
-from runs.evaluation import Evaluation, Observer, evaluate
+from reporting.results import Evaluation
+from runs.evaluation import evaluate
 from runs.flags import find_thresholds, load_model
 from utils import open_log, silent_log
 
@@ -66,6 +69,11 @@ def run_on_dataset(arguments: argparse.Namespace, ranks: Ranks, command: str = "
     gallery = None if arguments.no_report else Gallery({name: len(part) for name, part in index.test.items() if part})
     if gallery is not None:
         observers.append(gallery)
+    if (save_path / SETTINGS).exists():
+        raise InputError(f"{save_path / SETTINGS} is of a run on single images; choose another --save_path.")
+    if ranks.is_main:  # a run that ends early must not leave an earlier one's results beside its own log
+        for name in (REPORT, *RESULTS):
+            (save_path / name).unlink(missing_ok=True)
     log = open_log(save_path) if ranks.is_main else silent_log()
     for line in (summary(index), f"model: {model.describe()}", *model.provenance.notices, *notices):
         log.info(line)

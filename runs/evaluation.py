@@ -3,14 +3,11 @@
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
-from tabulate import tabulate
-from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from tqdm import tqdm
 
@@ -21,121 +18,19 @@ from AnomalyCLIP_lib.model import AnomalyCLIP
 from AnomalyCLIP_lib.scoring import image_scores
 from AnomalyCLIP_lib.thresholds import Thresholds
 from dataset import AnomalyDataset, Entry, read_batches
-from measures.bootstrap import LEVEL, RESAMPLES, Interval, interval, mean_moves
+from measures.bootstrap import interval, mean_moves
 from measures.pixel_histogram import PixelCurve
 from measures.streaming_metrics import (
     ALL_METRICS,
-    COUNTS,
-    IMAGE_DECISIONS,
-    METRICS,
-    PIXEL_DECISIONS,
     ClassMetrics,
     Metrics,
 )
+from reporting.observing import Observer, ScoredImage
 from reporting.predictions import PredictionRow
+from reporting.results import Evaluation
 
 LEVELS = ("image-level", "pixel-level", "image-pixel-level")
 DEFAULT_SEED = 111
-
-Intervals = dict[str, Interval | None]
-"""Per name of `ALL_METRICS` the ends of its interval, percent; None where the metric is None."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What testing on a dataset gives; metrics in percent, None where undefined or not asked for.
-
-    Attributes:
-        classes: per class name the metrics, of all names of `ALL_METRICS`.
-        mean: their means over the classes that have them.
-        predictions: a row per image.
-        intervals: per class name the bootstrap intervals of its metrics, see `bootstrap`.
-        mean_intervals: those of the means.
-        counts: per class name the numbers of images, decisions and pixels, of all names of `COUNTS`.
-        pixel_curves: per class name the curves of its pixels; None where it has no pixel metrics.
-    """
-
-    classes: dict[str, Metrics]
-    mean: Metrics
-    predictions: list[PredictionRow]
-    intervals: dict[str, Intervals] = field(default_factory=dict)
-    mean_intervals: Intervals = field(default_factory=dict)
-    counts: dict[str, dict[str, int]] = field(default_factory=dict)
-    pixel_curves: dict[str, PixelCurve | None] = field(default_factory=dict)
-
-    def total_counts(self) -> dict[str, int]:
-        """The counts summed over the classes."""
-        return {key: sum(counts[key] for counts in self.counts.values()) for key in COUNTS}
-
-    def table(self) -> str:
-        """The table of the paper's code: one row a class and the mean, percent with one decimal."""
-        rows = [
-            [name, *(_cell(values[metric]) for metric in METRICS)]
-            for name, values in (*self.classes.items(), ("mean", self.mean))
-        ]
-        return tabulate(
-            rows,
-            headers=["objects", *METRICS],
-            tablefmt="pipe",
-            colalign=("left", *["right"] * 4),
-            disable_numparse=True,
-        )
-
-    def decision_table(self) -> str:
-        """How good the decisions at the thresholds are: means over the classes with their intervals, percent."""
-        rows = [
-            [kind, *(_cell(self.mean[name], self.mean_intervals.get(name)) for name in names)]
-            for kind, names in (("images", IMAGE_DECISIONS), ("pixels", PIXEL_DECISIONS))
-            if any(self.mean[name] is not None for name in names)
-        ]
-        table = tabulate(
-            rows,
-            headers=["decisions", "F1", "precision", "recall", "largest F1 of any threshold"],
-            tablefmt="pipe",
-            colalign=("left", *["right"] * 4),
-            disable_numparse=True,
-        )
-        return (
-            f"decisions at the thresholds, mean over the classes, with {LEVEL} % intervals from {RESAMPLES} resamples "
-            f"of the images:\n{table}"
-        )
-
-
-@dataclass(frozen=True)
-class ScoredImage:
-    """What an `Observer` gets to see of an image; it keeps what it wants of it and lets the rest go.
-
-    Attributes:
-        position: number of the image in the run, from 0.
-        entry: the image in its dataset.
-        finding: score, decision and regions.
-        size: width and height of the picture, pixels.
-        image: (3, S, S) float32, as the model reads it.
-        mask: (S, S) uint8 of 0 and 1; None where there is none: nobody knows.
-        anomaly_map: (S, S) float32, smoothed, in [0, layers]; None where no observer needs maps.
-        values: (height, width) float32, the map in [0, 1] at the picture's own size.
-    """
-
-    position: int
-    entry: Entry
-    finding: Finding
-    size: tuple[int, int]
-    image: Tensor
-    mask: np.ndarray | None
-    anomaly_map: np.ndarray | None
-    values: np.ndarray | None
-
-
-class Observer(Protocol):
-    """Watches a run image by image. Each of several processes has its own, which sees the images of this process."""
-
-    needs_maps: bool
-
-    def see(self, scored: ScoredImage) -> None:
-        """Called for every image, class by class."""
-
-    def end_class(self, name: str, ranks: Ranks) -> None:
-        """Called in all processes, in the same order, when a class is complete."""
 
 
 def evaluate(
@@ -310,9 +205,3 @@ def _mean(classes: Sequence[Metrics]) -> Metrics:
         values = [value for row in classes if (value := row.get(name)) is not None]
         means[name] = float(np.mean(values)) if values else None
     return means
-
-
-def _cell(value: float | None, ends: Interval | None = None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.1f}" + (f" ({ends[0]:.1f} to {ends[1]:.1f})" if ends else "")

@@ -11,7 +11,7 @@ from AnomalyCLIP_lib.images import read_image
 from AnomalyCLIP_lib.loading import backbone_at_hand
 from reporting.pictures import NO_PICTURES
 from reporting.predictions import PredictionRow
-from reporting.predictions_file import PREDICTIONS, EarlierRun, read_earlier_run
+from reporting.predictions_file import PREDICTIONS, EarlierRun, read_earlier_run, refuse_other_runs
 from reporting.report.gallery import Gallery
 from reporting.report.page import FILE_NAME as REPORT
 from reporting.report.page import Report, write_report
@@ -43,10 +43,8 @@ def run_on_images(arguments: argparse.Namespace, ranks: Ranks, command: str = ""
     pictures, earlier = ranks.from_main(_pictures_and_earlier_run(arguments) if ranks.is_main else ([], EarlierRun()))
     if arguments.go_on:
         left = len(earlier.left(pictures))
-        tell(f"--continue: {len(pictures) - left} of {len(pictures)} images were done before")
-        if not left:
-            tell("nothing is left to do")
-            return 1 if earlier.has_errors else 0
+        nothing = "; nothing is left to do" if not left else ""
+        tell(f"--continue: {len(pictures) - left} of {len(pictures)} images were done before{nothing}")
     backbone, reason = backbone_at_hand(
         arguments.backbone, arguments.pretrained, arguments.checkpoint_path, arguments.cache_dir
     )
@@ -58,6 +56,8 @@ def run_on_images(arguments: argparse.Namespace, ranks: Ranks, command: str = ""
     visualize = arguments.visualize or "overlay"
     # A report shows whole runs: earlier maps are gone, and a picture alone needs no gallery.
     gallery = Gallery({"": len(pictures)}) if _wants_report(arguments, pictures) else None
+    if ranks.is_main:
+        (save_path / REPORT).unlink(missing_ok=True)  # of an earlier run
     rows: list[PredictionRow] = []
     exit_code = score_pictures(
         model,
@@ -104,6 +104,8 @@ def _wants_report(arguments: argparse.Namespace, pictures: Sequence[Picture]) ->
 
 def _pictures_and_earlier_run(arguments: argparse.Namespace) -> tuple[list[Picture], EarlierRun]:
     pictures = find_pictures(arguments.image, not arguments.no_recursive, arguments.save_path)
+    if not arguments.go_on:
+        refuse_other_runs(Path(arguments.save_path))
     earlier = read_earlier_run(Path(arguments.save_path)) if arguments.go_on else EarlierRun()
     if len(pictures) == 1:
         for picture in earlier.left(pictures):

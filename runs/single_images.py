@@ -123,7 +123,8 @@ def score_pictures(
         InputError: the only file is bad, a heat map would overwrite one of the pictures, a file cannot be written, or
             the earlier run had other settings.
     """
-    refuse_to_overwrite((picture.path for picture in pictures), save_path, (picture.output for picture in pictures))
+    if visualize in KINDS or save_maps:
+        refuse_to_overwrite((picture.path for picture in pictures), save_path, (picture.output for picture in pictures))
     earlier = earlier or EarlierRun()
     settings = run_settings(model, thresholds)
     earlier.check_settings(settings)

@@ -460,6 +460,44 @@ def test_a_longer_run_in_the_same_folder_is_told(tiny_files, tiny_dataset, tmp_p
         train_tiny(tiny_files, tiny_dataset, tmp_path, "--epoch", "1")
 
 
+def test_an_earlier_runs_later_epochs_do_not_outlive_the_first_new_one(tiny_files, tiny_dataset, tmp_path, monkeypatch):
+    assert train_tiny(tiny_files, tiny_dataset, tmp_path) == 0
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.progress.TrainingProgress.epoch_done", killed)  # after the first checkpoint
+    with pytest.raises(KeyboardInterrupt):
+        train_tiny(tiny_files, tiny_dataset, tmp_path)
+    assert [path.name for path in tmp_path.glob("*.pth")] == ["epoch_1.pth"]
+
+
+def test_results_of_an_earlier_run_do_not_outlive_the_start_of_the_next(trained, tiny_files, tiny_dataset, tmp_path):
+    dataset, out = tmp_path / "dataset", tmp_path / "out"
+    shutil.copytree(tiny_dataset, dataset)
+    assert evaluate_tiny(trained, tiny_files, dataset, out) == 0
+    assert (out / "report.html").is_file()
+    image = dataset / "plate/test/spot/001.png"
+    image.write_bytes(image.read_bytes()[:-200])  # its header is whole
+    with pytest.raises(InputError, match=r"001\.png"):
+        evaluate_tiny(trained, tiny_files, dataset, out, "--threshold", "0.9")
+    left = {path.name for path in out.iterdir() if path.is_file()}
+    assert not left & {"report.html", "metrics.json", "metrics.csv", "predictions.csv"}
+
+
+def test_runs_on_images_and_on_datasets_do_not_share_a_folder(trained, tiny_files, tiny_dataset, tested, tmp_path):
+    image = str(tiny_dataset / "plate/test/spot/001.png")
+    before = (tested / "predictions.csv").read_bytes()
+    with pytest.raises(InputError, match=r"predictions\.csv.*not of a run on single images"):
+        test.main(["--image", image, *image_flags(trained, tiny_files, tested)])
+    assert (tested / "predictions.csv").read_bytes() == before
+    assert test.main(["--image", image, *image_flags(trained, tiny_files, tmp_path)]) == 0
+    before = (tmp_path / "predictions.csv").read_bytes()
+    with pytest.raises(InputError, match=r"settings\.json.*a run on single images"):
+        evaluate_tiny(trained, tiny_files, tiny_dataset, tmp_path)
+    assert (tmp_path / "predictions.csv").read_bytes() == before
+
+
 def test_training_needs_both_labels(tiny_files, tiny_dataset, tmp_path):
     index = json.loads((tiny_dataset / "meta.json").read_text())
     index["test"] = {name: [entry for entry in part if not entry["anomaly"]] for name, part in index["test"].items()}

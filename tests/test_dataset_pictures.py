@@ -18,7 +18,7 @@ from AnomalyCLIP_lib.thresholds import Threshold, Thresholds
 from generic_dataset_json.meta_json import Entry
 from reporting import dataset_pictures
 from reporting.dataset_pictures import DatasetPictures
-from runs.evaluation import ScoredImage
+from reporting.observing import ScoredImage
 
 NO_IMAGE = torch.zeros(3, 1, 1)  # no picture is drawn from it
 THRESHOLDS = Thresholds(Threshold(0.5, "test"), Threshold(0.5, "test"))
@@ -197,7 +197,7 @@ def test_a_mask_that_cannot_be_read_ends_no_run_that_needs_none(images, tmp_path
 def test_an_image_that_went_away_while_running_is_named(images, tmp_path):
     [entry] = entries_of(images, [0])
     with pytest.raises(InputError, match=r"gone\.png does not exist"):
-        run(tmp_path, [replace(entry, image_path=tmp_path / "gone.png")], [0.9])
+        run(tmp_path / "out", [replace(entry, image_path=tmp_path / "gone.png")], [0.9])
 
 
 def test_maps_without_pictures(images, tmp_path):
@@ -250,9 +250,12 @@ def test_images_of_the_dataset_are_never_touched(images, tmp_path):
     before = {path: path.read_bytes() for path in images.iterdir()}
     with pytest.raises(InputError, match="would overwrite the image"):
         observer(images, entries)
-    # A list that names the dataset's own images, in a folder with other output names
-    pictures = observer(images, entries_of(images, [0, 1]))
-    (images / "pictures.csv").write_text("picture,image_path,cls_name,outcome,chosen_as\n00.png,,,,\nmask.png,,,,\n")
+    with pytest.raises(InputError, match="among the images in"):  # where the dataset's builder would find them
+        observer(images, [replace(entry, relative_path=f"new_{entry.image_path.name}") for entry in entries])
+    # A list that names the dataset's own images
+    pictures = observer(images.parent, entries_of(images, [0, 1]))
+    listed = "".join(f"{images.name}/{name}.png,,,,\n" for name in ("00", "mask"))
+    (images.parent / "pictures.csv").write_text(f"picture,image_path,cls_name,outcome,chosen_as\n{listed}")
     pictures.write_index()
     assert {path: path.read_bytes() for path in images.iterdir()} == before
     assert Image.open(images / "00.png").size == (6, 4)

@@ -1,5 +1,6 @@
 """Pictures of every kind come out as the RGB that a person sees, masks as what they mean."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +210,18 @@ def test_resized_masks_equal_those_of_torchvision(shape: tuple[int, int]) -> Non
 def test_a_mask_that_is_no_image_is_named() -> None:
     with pytest.raises(InputError, match=r"folder/mask\.png"):
         decode_mask(b"junk", Path("folder/mask.png"))
+
+
+def test_formats_that_run_programs_are_no_pictures(tmp_path):
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    with pytest.raises(InputError, match=r"picture\.png is not an image"):
+        read_image(path)
+
+
+def test_an_even_picture_of_large_numbers(tmp_path):
+    path = tmp_path / "even.tif"
+    Image.fromarray(np.full((4, 5), 70000, np.int32)).save(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.asarray(read_image(path)).max() == 0

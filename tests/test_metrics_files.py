@@ -9,7 +9,7 @@ import pytest
 
 from measures.streaming_metrics import ALL_METRICS, COUNTS
 from reporting.metrics_files import CSV_COLUMNS, metrics_content, metrics_table, write_results
-from runs.evaluation import Evaluation
+from reporting.results import Evaluation
 
 
 @pytest.fixture

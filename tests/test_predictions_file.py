@@ -130,6 +130,13 @@ def test_a_name_that_is_no_utf_8_keeps_the_file_readable(tmp_path):
     assert read_earlier_run(tmp_path).left(pictures(name)) == []
 
 
+def test_a_carriage_return_in_a_name_keeps_the_file_readable(tmp_path):
+    predictions = PredictionsFile(tmp_path, {"a": 1})
+    predictions.add([PredictionRow("odd\rname.png", error="cannot be read")])
+    [row] = read_earlier_run(tmp_path).rows
+    assert row[0] == "odd\rname.png"
+
+
 def test_a_full_disk_leaves_the_rows_before(written, monkeypatch):
     before = written.read_bytes()
     file = PredictionsFile(written.parent, SETTINGS, read_earlier_run(written.parent).rows)

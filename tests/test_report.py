@@ -15,13 +15,13 @@ from AnomalyCLIP_lib.thresholds import Threshold, Thresholds
 from generic_dataset_json.names import find_dataset
 from measures.pixel_histogram import PixelCurve
 from measures.streaming_metrics import ALL_METRICS
+from reporting.outcomes import error, outcome
 from reporting.predictions import PredictionRow
 from reporting.report.charts import image_precision_recall, image_roc, roc_chart
 from reporting.report.gallery import LARGEST_REPORT, Gallery, by_error, byte_budget
-from reporting.report.outcomes import error, outcome
 from reporting.report.page import Metrics, Report, render, write_report
 from reporting.report.thumbnails import Thumbnails, make_thumbnails
-from runs.evaluation import Evaluation
+from reporting.results import Evaluation
 
 NASTY = '<script>alert("1")</script> & \'quoted\' "ä 傷.png'
 THRESHOLDS = Thresholds(Threshold(0.5, "--threshold"), Threshold(0.4, "a source with <b> & more"))
@@ -241,7 +241,7 @@ def test_without_a_gallery():
 )
 def test_outcomes_and_errors(label, score, name, distance):
     finding = judge(score, THRESHOLDS)
-    assert outcome(label, finding) == name
+    assert outcome(label, finding.decision) == name
     assert error(label, finding) == pytest.approx(distance)
 
 

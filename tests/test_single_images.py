@@ -222,11 +222,12 @@ def test_bad_files_are_tried_again(photos, score, out, capsys):
     assert not any(row["error"] for row in rows(out)) and len(paths(out)) == 5
 
 
-def test_nothing_left_to_do(score, out, capsys, monkeypatch):
+def test_nothing_left_to_do(score, out, capsys):
     assert score() == 0
     before = (out / "predictions.csv").read_bytes()
     capsys.readouterr()
-    monkeypatch.setattr("runs.flags.load", None)  # no model is needed for that
+    with pytest.raises(InputError, match="threshold"):  # other settings are refused all the same
+        score(flags=["--continue", "--threshold", "0.123"])
     assert score(flags=["--continue"]) == 0
     captured = capsys.readouterr()
     assert "5 of 5 images were done before" in captured.err and "nothing is left" in captured.err

@@ -9,9 +9,9 @@ from PIL import Image
 
 from AnomalyCLIP_lib.distributed import ALONE, Ranks
 from AnomalyCLIP_lib.findings import Finding
-from reporting.report.outcomes import error, outcome
+from reporting.observing import ScoredImage
+from reporting.outcomes import error, outcome
 from reporting.report.thumbnails import Thumbnails, make_thumbnails, picture_of
-from runs.evaluation import ScoredImage
 
 MOST_CARDS = 2000
 LARGEST_REPORT = 15_000_000
@@ -45,7 +45,7 @@ class Card:
     @property
     def outcome(self) -> str:
         """A key of `outcomes.OUTCOMES` or `outcomes.DECISIONS`."""
-        return outcome(self.label, self.finding)
+        return outcome(self.label, self.finding.decision)
 
     @property
     def error(self) -> float:
@@ -54,7 +54,7 @@ class Card:
 
 
 class Gallery:
-    """An `evaluation.Observer` that keeps the cards of each class whose errors are the largest.
+    """An `observing.Observer` that keeps the cards of each class whose errors are the largest.
 
     Pictures are made when their image comes by and kept encoded, so that memory is bounded by the size of the report.
 

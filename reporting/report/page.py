@@ -14,6 +14,7 @@ from AnomalyCLIP_lib.findings import ANOMALOUS, NORMAL
 from AnomalyCLIP_lib.thresholds import Thresholds
 from generic_dataset_json.names import DatasetFacts
 from measures.pixel_histogram import PixelCurve
+from reporting.outcomes import DECISIONS, OUTCOMES
 from reporting.predictions import PredictionRow
 from reporting.report.charts import (
     Curve,
@@ -24,7 +25,6 @@ from reporting.report.charts import (
     score_histogram,
 )
 from reporting.report.gallery import Card, Gallery, by_error
-from reporting.report.outcomes import DECISIONS, OUTCOMES
 from reporting.report.tables import (
     DECISION_COLUMNS,
     PAPER_COLUMNS,
@@ -33,7 +33,7 @@ from reporting.report.tables import (
     outcome_counts,
     rows_by_class,
 )
-from runs.evaluation import Evaluation
+from reporting.results import Evaluation
 
 FILE_NAME = "report.html"
 _TEMPLATES = Path(__file__).parent / "template"

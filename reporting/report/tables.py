@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from generic_dataset_json.names import DatasetFacts
 from measures.streaming_metrics import METRICS
+from reporting.outcomes import outcome
 from reporting.predictions import PredictionRow
-from reporting.report.outcomes import outcome
-from runs.evaluation import Evaluation
+from reporting.results import Evaluation
 
 NAMES = {
     "pixel_auroc": "AUROC",
@@ -119,7 +119,7 @@ def outcome_counts(rows: Sequence[PredictionRow]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for row in rows:
         if row.finding is not None:
-            name = outcome(row.label, row.finding)
+            name = outcome(row.label, row.finding.decision)
             counts[name] = counts.get(name, 0) + 1
     return counts
 

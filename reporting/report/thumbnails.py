@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -73,9 +72,12 @@ def make_thumbnails(
 
 def picture_of(image: Tensor) -> Image.Image:
     """What the model reads, (3, S, S) float32, as an RGB picture again, S x S."""
-    mean, deviation = torch.tensor(OPENAI_MEAN), torch.tensor(OPENAI_STANDARD_DEVIATION)
-    pixels = image.permute(1, 2, 0).float() * deviation + mean
-    return Image.fromarray((pixels * 255).round().clamp(0, 255).byte().numpy())
+    pixels = np.empty((*image.shape[1:], 3), np.uint8)
+    for channel, (values, mean, deviation) in enumerate(
+        zip(image.numpy(), OPENAI_MEAN, OPENAI_STANDARD_DEVIATION, strict=True)
+    ):
+        pixels[..., channel] = np.rint((values * np.float32(deviation) + np.float32(mean)) * 255).clip(0, 255)
+    return Image.fromarray(pixels)
 
 
 def _webp(picture: Image.Image, quality: int) -> bytes:

@@ -14,12 +14,12 @@ DECISIONS = {ANOMALOUS: "called anomalous", NORMAL: "called normal"}
 """Of an image whose label is not known."""
 
 
-def outcome(label: int | None, finding: Finding) -> str:
+def outcome(label: int | None, decision: str) -> str:
     """A key of `OUTCOMES`, or of `DECISIONS` where the label (0 normal, 1 anomalous) is None."""
     if label is None:
-        return finding.decision
-    right = "true" if (finding.decision == ANOMALOUS) == bool(label) else "false"
-    return f"{right}-{'positive' if finding.decision == ANOMALOUS else 'negative'}"
+        return decision
+    right = "true" if (decision == ANOMALOUS) == bool(label) else "false"
+    return f"{right}-{'positive' if decision == ANOMALOUS else 'negative'}"
 
 
 def error(label: int | None, finding: Finding) -> float:
