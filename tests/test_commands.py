@@ -477,9 +477,9 @@ def test_results_of_an_earlier_run_do_not_outlive_the_start_of_the_next(trained,
     shutil.copytree(tiny_dataset, dataset)
     assert evaluate_tiny(trained, tiny_files, dataset, out) == 0
     assert (out / "report.html").is_file()
-    image = dataset / "plate/test/spot/001.png"
-    image.write_bytes(image.read_bytes()[:-200])  # its header is whole
-    with pytest.raises(InputError, match=r"001\.png"):
+    image = dataset / "plate/test/good/001.png"
+    image.write_bytes(image.read_bytes()[:-200])  # found out only when its turn comes
+    with pytest.raises(InputError, match=r"001\.png is damaged"):
         evaluate_tiny(trained, tiny_files, dataset, out, "--threshold", "0.9")
     left = {path.name for path in out.iterdir() if path.is_file()}
     assert not left & {"report.html", "metrics.json", "metrics.csv", "predictions.csv"}
