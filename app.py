@@ -19,7 +19,7 @@ from typing import Any
 from AnomalyCLIP_lib.backbone import REPOSITORY
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.loading import backbone_at_hand
-from command_line import add_model_flags, add_threshold_flags, run
+from command_line import add_scoring_flags, run
 from runs.calibration import check_flags
 from runs.flags import find_thresholds, load_model, threshold_choice
 from utils import set_seed
@@ -136,10 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s: this machine)")
     parser.add_argument("--port", type=_port, help=f"default: the first free one from {FIRST_PORT} on")
-    parser.add_argument("--checkpoint_path", help="prompts to use, or 'handwritten' (default: those in checkpoints/)")
-    add_threshold_flags(parser)
-    add_model_flags(parser)
-    parser.add_argument("--sigma", type=float, help="of the maps' Gaussian filter, in pixels (4)")
+    add_scoring_flags(parser)
     return parser
 
 

@@ -91,6 +91,14 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of whatever scores images: prompts, thresholds, model."""
+    parser.add_argument("--checkpoint_path", help="prompts to use, or 'handwritten' (default: those in checkpoints/)")
+    add_threshold_flags(parser)
+    add_model_flags(parser)
+    parser.add_argument("--sigma", type=float, help="of the maps' Gaussian filter, in pixels (4)")
+
+
 def add_threshold_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of everything that decides whether an image is anomalous."""
     group = parser.add_argument_group("decision", "left out: what the checkpoint stores, else 0.5")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from AnomalyCLIP_lib.distributed import process_group
 from AnomalyCLIP_lib.errors import InputError
-from command_line import add_model_flags, add_threshold_flags, positive, run
+from command_line import add_scoring_flags, positive, run
 from reporting.pictures import KINDS, NO_PICTURES
 from runs.calibration import check_flags, refuse_to_write_there
 from runs.dataset_run import run_on_dataset
@@ -65,7 +65,6 @@ def _parser() -> argparse.ArgumentParser:
         "with an error are tried again; default: start anew",
     )
     parser.add_argument("--dataset", help="label of the dataset: selects the paper's row and the prompts")
-    parser.add_argument("--checkpoint_path", help="prompts to use, or 'handwritten' (default: those in checkpoints/)")
     parser.add_argument("--save_path", default="./results", help="folder for all output (default: %(default)s)")
     parser.add_argument("--metrics", choices=LEVELS, default="image-pixel-level", help="default: %(default)s")
     parser.add_argument("--batch_size", type=positive, default=8, help="default: %(default)s")
@@ -84,9 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         "alarms, or what comes nearest to them",
     )
     parser.add_argument("--no_report", action="store_true", help="do not write report.html")
-    add_threshold_flags(parser)
-    add_model_flags(parser)
-    parser.add_argument("--sigma", type=float, help="of the maps' Gaussian filter, in pixels (4)")
+    add_scoring_flags(parser)
     return parser
 
 
