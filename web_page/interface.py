@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr  # pyright: ignore[reportMissingImports] - only who serves the page needs it
+from gradio import themes  # pyright: ignore[reportMissingImports, reportPrivateImportUsage]
 from gradio.processing_utils import save_bytes_to_cache  # pyright: ignore[reportMissingImports]
 
 from AnomalyCLIP_lib.errors import InputError
@@ -170,7 +171,7 @@ def launch_options(samples: Sequence[Path]) -> dict[str, Any]:
         "max_file_size": f"{MOST_MEGABYTES}mb",
         "state_session_capacity": MOST_VISITORS,
         "allowed_paths": [str(path) for path in samples],
-        "theme": gr.themes.Default(font=FONTS, font_mono=FIXED_WIDTH_FONTS),
+        "theme": themes.Default(font=FONTS, font_mono=FIXED_WIDTH_FONTS),
         "css": markup.STYLE,
     }
 
