@@ -215,7 +215,7 @@ def test_torchrun_ends_when_one_process_fails(tiny_files, broken_dataset, tmp_pa
     assert done.returncode != 0
     told = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(told) == 1 and "good/002.png" in told[0], done.stderr
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["log.txt"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} <= {"log.txt"}  # the other may not have come so far
 
 
 def test_one_process_needs_no_torchrun():
