@@ -231,10 +231,15 @@ def refuse_later_epochs(folder: Path, epochs: int) -> None:
         )
 
 
-def remove_epochs(folder: Path) -> None:
-    """Remove the checkpoints of an earlier run, whose later epochs would pass for the result of one that is killed."""
+def remove_other_epochs(folder: Path, kept: Path) -> None:
+    """Remove an earlier run's checkpoints, which would pass for the result of this one, should it be killed.
+
+    Args:
+        kept: the first checkpoint of this run, already written.
+    """
     for _, path in _epochs(folder):
-        path.unlink(missing_ok=True)
+        if path != kept:
+            path.unlink(missing_ok=True)
 
 
 def _epochs(folder: Path) -> list[tuple[int, Path]]:

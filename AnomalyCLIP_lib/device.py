@@ -20,6 +20,7 @@ def resolve_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device).item()  # a device that only pretends to compute fails here
+    # in turn: an unknown name, torch built without CUDA, a device that holds tensors but computes nothing
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         present = ["auto", "cpu"] + [f"cuda:{index}" for index in range(torch.cuda.device_count())]
         raise InputError(f"--device {name} is not available on this machine; choose {' or '.join(present)}.") from error

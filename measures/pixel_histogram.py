@@ -156,11 +156,7 @@ class PixelHistogram:
     def auroc(self) -> float | None:
         """`metrics.pixel_auroc` of all pixels counted."""
         self._count()
-        normals, anomalous = self._rows.normals, self._rows.anomalous
-        if not normals.any() or not anomalous.any():
-            return None
-        below = np.cumsum(normals) - normals / 2
-        return float(anomalous @ below / normals.sum() / anomalous.sum())
+        return fraction_or_none(ranked_counts.auroc(self._rows.normals, self._rows.anomalous))
 
     def aupro(self) -> float | None:
         """`metrics.pixel_aupro` of all pixels counted."""
@@ -182,8 +178,6 @@ class PixelHistogram:
     def average_precision(self) -> float | None:
         """`metrics.pixel_ap` of all pixels counted."""
         self._count()
-        if not len(self._rows):
-            return None
         return fraction_or_none(ranked_counts.average_precision(self._rows.normals, self._rows.anomalous))
 
     def f1_max(self) -> BestF1 | None:

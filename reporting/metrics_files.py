@@ -9,9 +9,8 @@ from AnomalyCLIP_lib.files import atomic_write
 from measures.streaming_metrics import ALL_METRICS, COUNTS, Metrics
 from reporting.predictions import csv_lines, write_predictions
 from reporting.results import Evaluation
+from reporting.run_folder import METRICS, METRICS_TABLE, PREDICTIONS
 
-RESULTS = ("metrics.json", "metrics.csv", "predictions.csv")
-"""The files that `write_results` writes."""
 MEAN, TOTAL = "mean", "total"
 CSV_COLUMNS = (
     "cls_name",
@@ -23,12 +22,12 @@ CSV_COLUMNS = (
 
 def write_results(evaluation: Evaluation, settings: Mapping[str, Any], folder: Path) -> None:
     """Write metrics.json, metrics.csv and predictions.csv into `folder`, each atomically."""
-    with atomic_write(folder / "metrics.json") as temporary:
+    with atomic_write(folder / METRICS) as temporary:
         text = json.dumps(metrics_content(evaluation, settings), indent=4, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
-    with atomic_write(folder / "metrics.csv") as temporary:
+    with atomic_write(folder / METRICS_TABLE) as temporary:
         temporary.write_text(metrics_table(evaluation), encoding="utf-8", newline="")
-    write_predictions(evaluation.predictions, folder / "predictions.csv")
+    write_predictions(evaluation.predictions, folder / PREDICTIONS)
 
 
 def metrics_content(evaluation: Evaluation, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -183,7 +183,7 @@ def conclusion(finding: Finding) -> list[str]:
 
 
 def save_picture(picture: np.ndarray, path: Path, compression: int = 6) -> None:
-    """Write an (height, width, 3) uint8 RGB array as PNG, atomically; `compression` from 0 to 9 is slow and small."""
+    """Write an (height, width, 3) uint8 RGB array as PNG, atomically; `compression` goes from 0, fast, to 9, small."""
     with atomic_write(path) as temporary:
         Image.fromarray(picture).save(temporary, format="PNG", compress_level=compression)
 

@@ -12,8 +12,8 @@ from typing import Any, Protocol, TypeVar
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import atomic_write
 from reporting.predictions import COLUMNS, PredictionRow, csv_lines, printable
+from reporting.run_folder import PREDICTIONS, SETTINGS
 
-PREDICTIONS, SETTINGS = "predictions.csv", "settings.json"
 MOST_LINES = 10  # of a row; only line breaks in a file's name make it more than one
 IMAGE_PATH, LABEL, SCORE, ERROR = (COLUMNS.index(name) for name in ("image_path", "label", "anomaly_score", "error"))
 
@@ -84,13 +84,6 @@ def read_earlier_run(folder: Path) -> EarlierRun:
         raise InputError(f"{path} cannot be read: {error.strerror}; check its permissions.") from error
     rows = _rows(content, path)
     return EarlierRun(rows, _settings(folder / SETTINGS) if rows else {}, path)
-
-
-def refuse_other_runs(folder: Path) -> None:
-    """Raise InputError where the folder holds a predictions.csv that no run on single images has written."""
-    path = folder / PREDICTIONS
-    if path.exists() and not (folder / SETTINGS).is_file():
-        raise InputError(f"{path} is there and not of a run on single images; choose another --save_path.")
 
 
 class PredictionsFile:

@@ -21,14 +21,13 @@ from dataset import (
 from generic_dataset_json.names import find_dataset, plain_name
 from measures.streaming_metrics import METRICS
 from reporting.dataset_pictures import INDEX, DatasetPictures
-from reporting.metrics_files import RESULTS, write_results
+from reporting.metrics_files import write_results
 from reporting.observing import Observer
 from reporting.pictures import NO_PICTURES
-from reporting.predictions_file import SETTINGS
 from reporting.report.gallery import Gallery
-from reporting.report.page import FILE_NAME as REPORT
 from reporting.report.page import Metrics, Report, write_report
 from reporting.results import Evaluation
+from reporting.run_folder import REPORT, refuse_foreign, remove_results
 from runs.evaluation import evaluate
 from runs.flags import find_thresholds, load_model
 from utils import open_log, silent_log
@@ -54,6 +53,7 @@ def run_on_dataset(arguments: argparse.Namespace, ranks: Ranks, command: str = "
     label = arguments.dataset or (index.root.name if find_dataset(index.root.name) else None)
     model = load_model(arguments, arguments.backbone, ranks.device, label)
     save_path = output_folder(arguments.save_path, "--save_path")
+    refuse_foreign(save_path)
     visualize = arguments.visualize or "panel"
     pictures = DatasetPictures(
         save_path,
@@ -69,11 +69,8 @@ def run_on_dataset(arguments: argparse.Namespace, ranks: Ranks, command: str = "
     gallery = None if arguments.no_report else Gallery({name: len(part) for name, part in index.test.items() if part})
     if gallery is not None:
         observers.append(gallery)
-    if (save_path / SETTINGS).exists():
-        raise InputError(f"{save_path / SETTINGS} is of a run on single images; choose another --save_path.")
-    if ranks.is_main:  # a run that ends early must not leave an earlier one's results beside its own log
-        for name in (REPORT, *RESULTS):
-            (save_path / name).unlink(missing_ok=True)
+    if ranks.is_main:
+        remove_results(save_path)
     log = open_log(save_path) if ranks.is_main else silent_log()
     for line in (summary(index), f"model: {model.describe()}", *model.provenance.notices, *notices):
         log.info(line)

@@ -11,10 +11,10 @@ from AnomalyCLIP_lib.images import read_image
 from AnomalyCLIP_lib.loading import backbone_at_hand
 from reporting.pictures import NO_PICTURES
 from reporting.predictions import PredictionRow
-from reporting.predictions_file import PREDICTIONS, EarlierRun, read_earlier_run, refuse_other_runs
+from reporting.predictions_file import EarlierRun, read_earlier_run
 from reporting.report.gallery import Gallery
-from reporting.report.page import FILE_NAME as REPORT
 from reporting.report.page import Report, write_report
+from reporting.run_folder import PREDICTIONS, REPORT, refuse_foreign
 from runs.flags import find_thresholds, load_model
 from runs.picture_files import STANDARD_INPUT, Picture, find_pictures
 from runs.single_images import run_settings, score_pictures
@@ -56,8 +56,6 @@ def run_on_images(arguments: argparse.Namespace, ranks: Ranks, command: str = ""
     visualize = arguments.visualize or "overlay"
     # A report shows whole runs: earlier maps are gone, and a picture alone needs no gallery.
     gallery = Gallery({"": len(pictures)}) if _wants_report(arguments, pictures) else None
-    if ranks.is_main:
-        (save_path / REPORT).unlink(missing_ok=True)  # of an earlier run
     rows: list[PredictionRow] = []
     exit_code = score_pictures(
         model,
@@ -105,7 +103,7 @@ def _wants_report(arguments: argparse.Namespace, pictures: Sequence[Picture]) ->
 def _pictures_and_earlier_run(arguments: argparse.Namespace) -> tuple[list[Picture], EarlierRun]:
     pictures = find_pictures(arguments.image, not arguments.no_recursive, arguments.save_path)
     if not arguments.go_on:
-        refuse_other_runs(Path(arguments.save_path))
+        refuse_foreign(Path(arguments.save_path))
     earlier = read_earlier_run(Path(arguments.save_path)) if arguments.go_on else EarlierRun()
     if len(pictures) == 1:
         for picture in earlier.left(pictures):

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from AnomalyCLIP_lib.distributed import ALONE, Ranks
 from AnomalyCLIP_lib.errors import InputError
-from AnomalyCLIP_lib.findings import Finding, judge, values_at
+from AnomalyCLIP_lib.findings import ANOMALOUS, Finding, judge, values_at
 from AnomalyCLIP_lib.images import read_image
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from AnomalyCLIP_lib.thresholds import Thresholds
@@ -28,6 +28,7 @@ from reporting.pictures import KINDS
 from reporting.predictions import PredictionRow, printable
 from reporting.predictions_file import EarlierRun, PredictionsFile
 from reporting.report.gallery import Gallery
+from reporting.run_folder import remove_results
 from runs.picture_files import Picture
 
 Conclusion = TypeVar("Conclusion")
@@ -104,7 +105,7 @@ def score_pictures(
     gallery: Gallery | None = None,
     take_row: Callable[[PredictionRow], object] = lambda row: None,
 ) -> int:
-    """Score pictures, print `path<TAB>score<TAB>decision` a line and write their files.
+    """Score pictures, print `path<TAB>score` a line and write their files.
 
     These are pictures, if asked for maps, and predictions.csv, whose rows are written batch by batch: a run that ends
     early keeps them. A file that cannot be read is told on standard error, becomes a row with its error, and the
@@ -141,7 +142,7 @@ def score_pictures(
 
     positions = {picture.path: position for position, picture in enumerate(pictures)}
     predictions: PredictionsFile | None = None
-    bad = 0
+    bad = anomalous = 0
     done = len(pictures) - len(left)
     hidden = True if len(pictures) == 1 or not ranks.is_main else None  # None: where nobody looks
     with tqdm(total=len(pictures), initial=done, desc="scoring", unit="image", leave=False, disable=hidden) as bar:
@@ -150,7 +151,9 @@ def score_pictures(
                 continue
             if len(pictures) == 1 and isinstance(batch[0][1], InputError):
                 raise batch[0][1]
-            predictions = predictions or PredictionsFile(save_path, settings, kept.rows)
+            if predictions is None:  # from here on the folder is this run's
+                remove_results(save_path)
+                predictions = PredictionsFile(save_path, settings, kept.rows)
             rows = [_row(picture, outcome) for picture, outcome in batch]
             predictions.add(rows)
             for row in rows:
@@ -160,12 +163,15 @@ def score_pictures(
                     bad += 1
                     bar.write(f"error: {outcome}", file=sys.stderr)
                 else:
+                    anomalous += outcome.decision == ANOMALOUS
                     path = printable(str(picture.path))
-                    bar.write(f"{path}\t{outcome.anomaly_score:.6f}\t{outcome.decision}", file=sys.stdout)
+                    bar.write(f"{path}\t{outcome.anomaly_score:.6f}", file=sys.stdout)
             sys.stdout.flush()
             bar.update(len(batch))
     if gallery is not None:
         gallery.end_class("", ranks)
+    if ranks.is_main and left:
+        print(f"{anomalous} of {len(left) - bad} images are called anomalous", file=sys.stderr)
     if bad:
         print(f"{bad} of {len(left)} images could not be read.", file=sys.stderr)
     return 1 if bad or kept.has_errors else 0

@@ -263,8 +263,8 @@ def test_single_images_agree_with_the_dataset_run(tested, trained, tiny_files, t
     flags = image_flags(trained, tiny_files, tmp_path)
     assert test.main(["--image", str(image), "--save_maps", *flags]) == 0
     captured = capsys.readouterr()
-    path, score, decision = captured.out.strip().split("\t")
-    assert path == str(image) and decision in ("normal", "anomalous")
+    path, score = captured.out.strip().split("\t")
+    assert path == str(image) and "of 1 images are called anomalous" in captured.err
     assert captured.err.splitlines()[0].startswith("model: backbone tiny")
     with (tested / "predictions.csv").open(newline="") as file:
         expected = {row["image_path"]: float(row["anomaly_score"]) for row in csv.DictReader(file)}
@@ -485,17 +485,24 @@ def test_results_of_an_earlier_run_do_not_outlive_the_start_of_the_next(trained,
     assert not left & {"report.html", "metrics.json", "metrics.csv", "predictions.csv"}
 
 
-def test_runs_on_images_and_on_datasets_do_not_share_a_folder(trained, tiny_files, tiny_dataset, tested, tmp_path):
+def test_a_folder_holds_the_results_of_one_run(trained, tiny_files, tiny_dataset, tmp_path):
+    image = ["--image", str(tiny_dataset / "plate/test/spot/001.png"), *image_flags(trained, tiny_files, tmp_path)]
+    of_images, of_datasets = {"settings.json"}, {"metrics.json", "metrics.csv", "report.html", "log.txt"}
+    for _ in range(2):
+        assert evaluate_tiny(trained, tiny_files, tiny_dataset, tmp_path) == 0
+        assert of_datasets <= (names := {path.name for path in tmp_path.iterdir()}) and not of_images & names
+        assert test.main(image) == 0
+        assert of_images <= (names := {path.name for path in tmp_path.iterdir()}) and not of_datasets & names
+
+
+def test_a_foreign_table_of_predictions_is_not_replaced(trained, tiny_files, tiny_dataset, tmp_path):
+    (tmp_path / "predictions.csv").write_text("a,b\n1,2\n")
     image = str(tiny_dataset / "plate/test/spot/001.png")
-    before = (tested / "predictions.csv").read_bytes()
-    with pytest.raises(InputError, match=r"predictions\.csv.*not of a run on single images"):
-        test.main(["--image", image, *image_flags(trained, tiny_files, tested)])
-    assert (tested / "predictions.csv").read_bytes() == before
-    assert test.main(["--image", image, *image_flags(trained, tiny_files, tmp_path)]) == 0
-    before = (tmp_path / "predictions.csv").read_bytes()
-    with pytest.raises(InputError, match=r"settings\.json.*a run on single images"):
+    with pytest.raises(InputError, match=r"predictions\.csv is there already and not of a run"):
+        test.main(["--image", image, *image_flags(trained, tiny_files, tmp_path)])
+    with pytest.raises(InputError, match=r"predictions\.csv is there already and not of a run"):
         evaluate_tiny(trained, tiny_files, tiny_dataset, tmp_path)
-    assert (tmp_path / "predictions.csv").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
 
 
 def test_training_needs_both_labels(tiny_files, tiny_dataset, tmp_path):

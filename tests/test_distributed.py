@@ -162,9 +162,9 @@ def test_single_images_are_shared(several, alone, tiny_files, tiny_dataset, brok
     given = [str(broken_dataset / "plate"), str(tiny_dataset / "plate/test/good")]
     assert test.main(["--image", *given, *image_flags(alone / "trained", tiny_files, tmp_path)]) == 1
     expected = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
-    lines = [line.split("\t") for line in outputs[0].splitlines() if line.count("\t") == 2]
-    assert [path for path, *_ in lines] == [path for path, *_ in expected] and len(lines) == 11
-    assert [float(score) for _, score, _ in lines] == pytest.approx([float(row[1]) for row in expected], abs=1e-5)
+    lines = [line.split("\t") for line in outputs[0].splitlines() if line.count("\t") == 1]
+    assert [path for path, _ in lines] == [path for path, _ in expected] and len(lines) == 11
+    assert [float(score) for _, score in lines] == pytest.approx([float(row[1]) for row in expected], abs=1e-5)
     assert (
         sum("dataset/plate/test/good/002.png is damaged" in output for output in outputs) == 1
         and "1 of 12 images" in outputs[0]

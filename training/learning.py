@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from AnomalyCLIP_lib.checkpoint import describe_training, remove_epochs, write_checkpoint
+from AnomalyCLIP_lib.checkpoint import describe_training, remove_other_epochs, write_checkpoint
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.losses import glocal_loss
 from AnomalyCLIP_lib.memory import is_out_of_memory
@@ -68,9 +68,10 @@ def learn(
             log.info(f"epoch {epoch}/{arguments.epoch}: local loss {local:.4f}, image loss {image:.4f}")
             tqdm.write(f"{images / (time.perf_counter() - start):.1f} images/s")
         if epoch % arguments.save_freq == 0 or epoch == arguments.epoch:
+            path = save_path / f"epoch_{epoch}.pth"
+            write_checkpoint(path, prompts, settings, epoch)
             if epoch <= arguments.save_freq:  # the first one of this run
-                remove_epochs(save_path)
-            write_checkpoint(save_path / f"epoch_{epoch}.pth", prompts, settings, epoch)
+                remove_other_epochs(save_path, path)
         progress.epoch_done(epoch, local, image)
     thresholds = find_thresholds(model, batches, arguments.dataset)
     log.info(

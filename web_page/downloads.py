@@ -10,13 +10,12 @@ from PIL import Image
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.findings import values_at
 from AnomalyCLIP_lib.thresholds import Thresholds
-from reporting.image_files import MAP_SUFFIX, PICTURE_SUFFIX
+from reporting.image_files import FAST, MAP_SUFFIX, PICTURE_SUFFIX
 from reporting.pictures import outline, overlay
 from reporting.predictions import COLUMNS, PredictionRow, csv_lines
 from web_page.scoring import Refused, Scored, read_upload
 
 TABLE_NAME = "predictions.csv"
-PNG_COMPRESSION = 2  # somebody is waiting
 
 
 def table(results: Sequence[Scored | Refused], thresholds: Thresholds) -> bytes:
@@ -44,7 +43,7 @@ def heat_map(scored: Scored, pixel_threshold: float | None, opacity: float) -> t
     if pixel_threshold is not None:
         drawn = outline(drawn, values, pixel_threshold)
     buffer = io.BytesIO()
-    Image.fromarray(drawn).save(buffer, format="PNG", compress_level=PNG_COMPRESSION)
+    Image.fromarray(drawn).save(buffer, format="PNG", compress_level=FAST)
     return f"{PurePath(scored.name).stem}_heat_map{PICTURE_SUFFIX}", buffer.getvalue()
 
 

@@ -34,8 +34,8 @@ from reporting.report.tables import (
     rows_by_class,
 )
 from reporting.results import Evaluation
+from reporting.run_folder import REPORT
 
-FILE_NAME = "report.html"
 _TEMPLATES = Path(__file__).parent / "template"
 
 
@@ -102,7 +102,7 @@ class _Charts:
 
 def write_report(report: Report, folder: Path) -> Path:
     """Write report.html into `folder`, atomically; the same content gives the same bytes. Returns its path."""
-    path = folder / FILE_NAME
+    path = folder / REPORT
     page = render(report).encode("utf-8", "backslashreplace")  # a file name may not be valid UTF-8
     with atomic_write(path) as temporary:
         temporary.write_bytes(page)
