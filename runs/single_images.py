@@ -171,7 +171,7 @@ def score_pictures(
     if gallery is not None:
         gallery.end_class("", ranks)
     if ranks.is_main and left:
-        print(f"{anomalous} of {len(left) - bad} images are called anomalous", file=sys.stderr)
+        print(f"called anomalous: {anomalous} of {len(left) - bad}", file=sys.stderr)
     if bad:
         print(f"{bad} of {len(left)} images could not be read.", file=sys.stderr)
     return 1 if bad or kept.has_errors else 0

@@ -85,7 +85,7 @@ def test_a_line_and_a_row_for_every_picture(photos, score, out, capsys):
         assert row["decision"] == ("anomalous" if float(row["anomaly_score"]) >= 0.5 else "normal")
         assert row["error"] == "" and 0 <= float(row["map_max"]) <= 1
     anomalous = sum(row["decision"] == "anomalous" for row in table)
-    assert f"{anomalous} of {len(NAMES)} images are called anomalous" in captured.err
+    assert f"called anomalous: {anomalous} of {len(NAMES)}" in captured.err
     settings = json.loads((out / "settings.json").read_text())
     assert (settings["threshold"], settings["backbone"], settings["prompts"]) == (0.5, "tiny", "handwritten")
 
