@@ -19,10 +19,10 @@ from typing import Any
 from AnomalyCLIP_lib.backbone import REPOSITORY
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.loading import backbone_at_hand
-from command_line import add_scoring_flags, run
-from runs.calibration import check_flags
-from runs.flags import find_thresholds, load_model, threshold_choice
-from utils import set_seed
+from pipeline.distributed import ALONE
+from pipeline.flags import add_scoring_flags, find_thresholds, load_model, threshold_choice
+from pipeline.inference.calibration import check_flags
+from utils import run, set_seed
 
 BATCH_SIZE = 8  # of calibration
 FIRST_PORT, PORTS_TRIED = 7860, 100
@@ -62,14 +62,14 @@ def serving(arguments: argparse.Namespace, port: int, uploads: str) -> Iterator[
     )
     model = load_model(arguments, backbone, arguments.device)
     print(f"model: {model.describe()} ({reason})", *model.provenance.notices, sep="\n", file=sys.stderr)
-    thresholds, notices = find_thresholds(model, arguments, BATCH_SIZE)
+    thresholds, notices = find_thresholds(model, arguments, BATCH_SIZE, ALONE)
     print(*notices, thresholds.describe(), sep="\n", file=sys.stderr, flush=True)
     # Gradio reads these when it is imported: nothing is sent to its makers, nothing stays in the common folder.
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": uploads}
-    from web_page.interface import build, launch_options
-    from web_page.scoring import Scorer
+    from pipeline.web.interface import build, launch_options
+    from pipeline.web.scoring import Scorer
 
-    samples = [path for name in SAMPLES if (path := REPOSITORY / "assets" / f"{name}.png").is_file()]
+    samples = [path for name in SAMPLES if (path := REPOSITORY / "docs" / "images" / f"{name}.png").is_file()]
     page = build(Scorer(model), thresholds, reason, samples)
     launched: dict[str, Any] = launch_options(samples)
     try:

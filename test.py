@@ -11,16 +11,15 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from AnomalyCLIP_lib.distributed import process_group
 from AnomalyCLIP_lib.errors import InputError
-from command_line import add_scoring_flags, positive, run
-from reporting.pictures import KINDS, NO_PICTURES
-from runs.calibration import check_flags, refuse_to_write_there
-from runs.dataset_run import run_on_dataset
-from runs.evaluation import LEVELS
-from runs.flags import threshold_choice
-from runs.image_run import run_on_images
-from utils import set_seed
+from pipeline.dataset_run import run_on_dataset
+from pipeline.distributed import process_group
+from pipeline.evaluation.evaluate import LEVELS
+from pipeline.flags import add_scoring_flags, threshold_choice
+from pipeline.image_run import run_on_images
+from pipeline.inference.calibration import check_flags, refuse_to_write_there
+from pipeline.reporting.pictures import KINDS, NO_PICTURES
+from utils import positive, run, set_seed
 
 
 def main(argv: Sequence[str] | None = None) -> int:

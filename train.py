@@ -10,11 +10,9 @@ from pathlib import Path
 
 from AnomalyCLIP_lib.backbone import CHECKPOINTS
 from AnomalyCLIP_lib.checkpoint import refuse_later_epochs
-from AnomalyCLIP_lib.distributed import Ranks, process_group
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import output_folder
 from AnomalyCLIP_lib.loading import load_for_training
-from command_line import add_model_flags, positive, run, typed_settings
 from dataset import (
     AnomalyDataset,
     check_images,
@@ -24,10 +22,12 @@ from dataset import (
     summary,
     thresholds_text,
 )
-from training.features import CACHE_DTYPES, CacheOptions, feature_batches
-from training.learning import learn
-from training.progress import TrainingProgress
-from utils import open_log, set_seed, silent_log
+from pipeline.distributed import Ranks, process_group
+from pipeline.flags import add_model_flags, typed_settings
+from pipeline.training.features import CACHE_DTYPES, CacheOptions, feature_batches
+from pipeline.training.learning import learn
+from pipeline.training.progress import TrainingProgress
+from utils import open_log, positive, run, set_seed, silent_log
 
 CACHE_FOLDER = "feature_cache"
 

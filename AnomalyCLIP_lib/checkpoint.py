@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from AnomalyCLIP_lib.backbone import CHECKPOINTS, OPENAI_NAMES, PAPER_BACKBONE, REPOSITORY, Backbone
+from AnomalyCLIP_lib.decisions import check_stored
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import atomic_write
+from AnomalyCLIP_lib.prompts import PromptLearner
 from AnomalyCLIP_lib.settings import Settings, check_types
-from AnomalyCLIP_lib.thresholds import check_stored
-from prompt_ensemble import PromptLearner
 
 FORMAT_VERSION = 1
 UNUSED_TENSORS = "compound_prompt_projections"  # in released files; no computation reads them

@@ -18,10 +18,10 @@ from AnomalyCLIP_lib.checkpoint import Checkpoint, check_width, fill_prompt_lear
 from AnomalyCLIP_lib.device import prepare_precision, resolve_device
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.model import AnomalyCLIP, Provenance
+from AnomalyCLIP_lib.prompts import HandwrittenPrompts, PromptLearner
 from AnomalyCLIP_lib.settings import resolve_settings
 from AnomalyCLIP_lib.tokenizer import tokenize
 from AnomalyCLIP_lib.weights import fingerprint, load_clip, text_tower, weight_file
-from prompt_ensemble import HandwrittenPrompts, PromptLearner
 
 HANDWRITTEN = "handwritten"
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prompt_ensemble import ABNORMAL, NORMAL
+from AnomalyCLIP_lib.prompts import ABNORMAL, NORMAL
 
 LOCAL_WEIGHT = 4.0
 FOCAL_GAMMA = 2.0

@@ -14,18 +14,18 @@ from torch import Tensor, nn
 
 from AnomalyCLIP_lib.backbone import DEMO_DESCRIPTION, Backbone
 from AnomalyCLIP_lib.checkpoint import Checkpoint
+from AnomalyCLIP_lib.decisions import Choice, Thresholds, choose_thresholds
 from AnomalyCLIP_lib.device import autocast
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.images import read_image
 from AnomalyCLIP_lib.memory import BatchHalving
 from AnomalyCLIP_lib.preprocessing import build_preprocess
+from AnomalyCLIP_lib.prompts import HandwrittenPrompts, PromptLearner
 from AnomalyCLIP_lib.scoring import anomaly_maps, image_scores, patch_probabilities
 from AnomalyCLIP_lib.settings import Settings
 from AnomalyCLIP_lib.text_encoder import TextEncoder
-from AnomalyCLIP_lib.thresholds import Choice, Thresholds, choose_thresholds
 from AnomalyCLIP_lib.visual_encoder import VisualEncoder
 from AnomalyCLIP_lib.weights import Clip
-from prompt_ensemble import HandwrittenPrompts, PromptLearner
 
 ImageInput = str | Path | Image.Image | np.ndarray
 

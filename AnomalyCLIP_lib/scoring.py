@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prompt_ensemble import ABNORMAL, NORMAL
+from AnomalyCLIP_lib.prompts import ABNORMAL, NORMAL
 
 TEMPERATURE = 0.07
 TRUNCATE = 4  # the Gaussian ends at so many standard deviations

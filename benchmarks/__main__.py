@@ -19,7 +19,7 @@ from benchmarks import encoding, pixel_metrics
 from benchmarks.scaling import COMMANDS, MULTIPLES, scaling
 from benchmarks.table import Row, table
 from benchmarks.training import cached_training
-from command_line import positive, run
+from utils import positive, run
 
 PARTS = ("encoder", "training", "cached_training", "gaussian", "aupro", "accuracy", "memory", "scaling")
 SCALING_BACKBONE, SCALING_IMAGE_SIZE = "ViT-B/16", 224  # so that 16 times as many images take minutes, not hours

@@ -20,8 +20,8 @@ from PIL import Image
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that it runs as a script from any folder
 
-from command_line import run
 from generic_dataset_json import check, mvtec
+from utils import run
 
 CLASSES = 15
 

@@ -11,14 +11,14 @@ from torch import Tensor
 from AnomalyCLIP_lib.backbone import find_backbone
 from AnomalyCLIP_lib.device import autocast
 from AnomalyCLIP_lib.model import AnomalyCLIP, Provenance
+from AnomalyCLIP_lib.prompts import PromptLearner
 from AnomalyCLIP_lib.settings import resolve_settings
 from AnomalyCLIP_lib.tokenizer import tokenize
 from AnomalyCLIP_lib.weights import random_clip, text_tower
 from benchmarks import naive
 from benchmarks.table import Row
 from benchmarks.timing import measured, pair, seconds
-from prompt_ensemble import PromptLearner
-from training import learning
+from pipeline.training import learning
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,7 @@ from benchmarks import naive
 from benchmarks.processes import in_a_process, peak_memory
 from benchmarks.table import Row
 from benchmarks.timing import Spent, measured, pair
-from measures.pixel_histogram import PixelHistogram
+from pipeline.evaluation.pixel_histogram import PixelHistogram
 
 GRID = 37  # patches a side at 518 pixels
 SIGMA = 4.0

@@ -7,16 +7,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from AnomalyCLIP_lib.distributed import ALONE
 from AnomalyCLIP_lib.model import AnomalyCLIP
+from AnomalyCLIP_lib.prompts import PromptLearner
 from benchmarks import naive
 from benchmarks.drawn_dataset import draw_dataset
 from benchmarks.table import Row
 from benchmarks.timing import measured, ratio
 from dataset import AnomalyDataset, read_index
-from prompt_ensemble import PromptLearner
-from training.features import CacheOptions, feature_batches, shuffled_batches
-from training.learning import BETAS, training_step
+from pipeline.distributed import ALONE
+from pipeline.training.features import CacheOptions, feature_batches, shuffled_batches
+from pipeline.training.learning import BETAS, training_step
 
 SEED = 111
 LEARNING_RATE = 1e-3

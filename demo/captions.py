@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from demo.categories import noun
-from demo.noise import Generator
+from demo.drawing.categories import noun
+from demo.drawing.noise import Generator
 
 GENERAL_NOUNS = ("object", "object", "object", "surface", "product", "item")
 GENERAL_CHANCE = 0.25

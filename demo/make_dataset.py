@@ -15,10 +15,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from AnomalyCLIP_lib.files import output_folder
-from command_line import positive, run
-from demo.categories import AUXILIARY, UNSEEN
-from demo.generator import picture_pair
+from demo.drawing.categories import AUXILIARY, UNSEEN
+from demo.drawing.generator import picture_pair
 from generic_dataset_json import custom
+from utils import positive, run
 
 PARTS = {"auxiliary": AUXILIARY, "unseen": UNSEEN}
 PICTURE_SIZE = 128

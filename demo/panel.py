@@ -1,4 +1,4 @@
-"""Draw the sample pictures in assets/ and the panel at the top of the README.
+"""Draw the sample pictures in docs/images/ and the panel at the top of the README.
 
     python -m demo.panel
 
@@ -13,14 +13,14 @@ import numpy as np
 from PIL import Image
 
 from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, REPOSITORY
+from AnomalyCLIP_lib.decisions import judge, values_at
 from AnomalyCLIP_lib.files import output_folder
-from AnomalyCLIP_lib.findings import judge, values_at
 from AnomalyCLIP_lib.loading import load
-from command_line import run
-from demo.generator import picture_pair
+from demo.drawing.generator import picture_pair
 from demo.make_dataset import MINIMUM_DIFFERENCE
-from reporting.margins import arranged
-from reporting.pictures import panel, save_picture
+from pipeline.reporting.margins import arranged
+from pipeline.reporting.pictures import panel, save_picture
+from utils import run
 
 SAMPLES = {  # name of the file: category, seed, damaged
     "washer_damaged": ("washer", 8, True),
@@ -58,7 +58,7 @@ def draw_panel(folder: Path, truths: dict[str, np.ndarray]) -> np.ndarray:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "assets", help="default: %(default)s")
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "docs" / "images", help="default: %(default)s")
     arguments = parser.parse_args(argv)
     folder = output_folder(arguments.out, "--out")
     save_picture(draw_panel(folder, draw_samples(folder)), folder / "demo_panel.png")

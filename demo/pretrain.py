@@ -32,11 +32,10 @@ from AnomalyCLIP_lib.text_encoder import TextEncoder
 from AnomalyCLIP_lib.tokenizer import tokenize
 from AnomalyCLIP_lib.visual_encoder import VisualEncoder
 from AnomalyCLIP_lib.weights import Clip, load_clip, random_clip, text_tower
-from command_line import run
 from demo.captions import GENERAL_NOUNS, caption_pair
-from demo.categories import PRETRAINING, noun
-from demo.generator import picture_pair
-from utils import set_seed
+from demo.drawing.categories import PRETRAINING, noun
+from demo.drawing.generator import picture_pair
+from utils import run, set_seed
 
 PICTURE_SIZE = 96  # pixels
 CROP_SIZE = 64  # pixels; crops cost half as much as whole pictures

@@ -18,12 +18,12 @@ from tabulate import tabulate
 from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, find_backbone
 from AnomalyCLIP_lib.loading import HANDWRITTEN, load
 from AnomalyCLIP_lib.weights import random_clip
-from command_line import run
 from dataset import DatasetIndex, read_index
 from demo.pretrain import save_clip
-from measures.streaming_metrics import METRICS, Metrics
-from reporting.results import Evaluation
-from runs.evaluation import evaluate
+from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.results import Evaluation
+from pipeline.evaluation.streaming_metrics import METRICS, Metrics
+from utils import run
 
 UNTRAINED_DRAWS = 5
 

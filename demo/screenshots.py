@@ -23,13 +23,14 @@ from PIL import Image
 from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, REPOSITORY
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import atomic_write, output_folder
-from command_line import run
 from demo.browser import WINDOW, start_browser
+from utils import run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page  # pyright: ignore[reportMissingImports]
 
 LEVELS = 48  # of each colour: hardly to be told from 256, and half of the bytes
+IMAGES = REPOSITORY / "docs" / "images"
 REPORT = REPOSITORY / "results" / "demo" / "report.html"
 REPORT_WINDOW = (1280, 1460)
 EXCERPT = "#metrics, .charts + .charts { display: none } nav { position: static !important }"
@@ -56,7 +57,7 @@ def web_page(browser: "Browser", path: Path) -> None:
     with served() as address:
         page.goto(address)
         page.wait_for_selector("#samples button")
-        page.set_input_files("#files input[type=file]", [REPOSITORY / "assets" / f"{name}.png" for name in SAMPLES])
+        page.set_input_files("#files input[type=file]", [IMAGES / f"{name}.png" for name in SAMPLES])
         page.wait_for_selector("#picture img")
         page.wait_for_selector("#choice img")
         page.wait_for_function("() => [...document.images].every(image => image.complete)")
@@ -101,7 +102,7 @@ def save_screenshot(page: "Page", path: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "assets", help="default: %(default)s")
+    parser.add_argument("--out", type=Path, default=IMAGES, help="default: %(default)s")
     parser.add_argument("--report", type=Path, default=REPORT, help="default: the one that test.sh writes")
     arguments = parser.parse_args(argv)
     if not arguments.report.is_file():

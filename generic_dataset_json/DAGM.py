@@ -14,11 +14,11 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that it runs as a script from any folder
 
-from command_line import run
-from generic_dataset_json.building import Builder, run_builder
-from generic_dataset_json.common_layouts import MVTEC_LAYOUT
-from generic_dataset_json.layouts import Layout, Match
-from generic_dataset_json.tables import read_text
+from generic_dataset_json.builder.building import Builder, run_builder
+from generic_dataset_json.builder.common_layouts import MVTEC_LAYOUT
+from generic_dataset_json.builder.layouts import Layout, Match
+from generic_dataset_json.builder.tables import read_text
+from utils import run
 
 _LABEL_NAME = re.compile(r"(\S+)_label\.\w+", re.IGNORECASE)
 

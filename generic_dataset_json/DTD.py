@@ -10,9 +10,9 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that it runs as a script from any folder
 
-from command_line import run
-from generic_dataset_json.building import Builder, run_builder
-from generic_dataset_json.common_layouts import MVTEC_LAYOUT
+from generic_dataset_json.builder.building import Builder, run_builder
+from generic_dataset_json.builder.common_layouts import MVTEC_LAYOUT
+from utils import run
 
 BUILDER = Builder(
     name="DTD",

@@ -17,12 +17,12 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that it runs as 
 
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.images import decode_mask, read_bytes, walk_files
-from command_line import run
-from generic_dataset_json.building import Builder, build, builder_parser, complain, find_layout, unusable_files
-from generic_dataset_json.common_layouts import MVTEC_LAYOUT
-from generic_dataset_json.cutting import cut_dataset
-from generic_dataset_json.layouts import Layout
-from generic_dataset_json.pairing import pair_masks
+from generic_dataset_json.builder.building import Builder, build, builder_parser, complain, find_layout, unusable_files
+from generic_dataset_json.builder.common_layouts import MVTEC_LAYOUT
+from generic_dataset_json.builder.cutting import cut_dataset
+from generic_dataset_json.builder.layouts import Layout
+from generic_dataset_json.builder.pairing import pair_masks
+from utils import run
 
 CLASS_NAME = "electrical commutators"
 

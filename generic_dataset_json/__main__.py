@@ -10,9 +10,9 @@ from pathlib import Path
 from tabulate import tabulate
 
 from AnomalyCLIP_lib.errors import InputError
-from command_line import run
-from generic_dataset_json.building import build
-from generic_dataset_json.finding import builder_of, find_folders, nothing_found
+from generic_dataset_json.builder.building import build
+from generic_dataset_json.builder.finding import builder_of, find_folders, nothing_found
+from utils import run
 
 _HEADER = ("dataset", "layout found", "normal/anomalous in test", "the paper", "notes")
 

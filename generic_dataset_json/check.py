@@ -25,9 +25,9 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that it runs as 
 
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.images import decode_image, decode_mask, read_bytes
-from command_line import mask_threshold, positive, run
 from generic_dataset_json.meta_json import DatasetIndex, Entry, read_index
 from generic_dataset_json.names import find_dataset
+from utils import mask_threshold, positive, run
 
 LARGE_SHARE = 0.9
 """A mask that covers more of its image than this is probably inverted, or no mask."""

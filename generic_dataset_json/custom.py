@@ -24,8 +24,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that it runs as 
 
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.images import is_image_name, walk_files
-from command_line import run
-from generic_dataset_json.building import (
+from generic_dataset_json.builder.building import (
     NO_MASK,
     Builder,
     Report,
@@ -36,10 +35,11 @@ from generic_dataset_json.building import (
     unusable_files,
     write_entries,
 )
-from generic_dataset_json.common_layouts import MVTEC_LAYOUT
-from generic_dataset_json.layouts import Found
-from generic_dataset_json.pairing import pair_masks
-from generic_dataset_json.tables import read_label, read_table
+from generic_dataset_json.builder.common_layouts import MVTEC_LAYOUT
+from generic_dataset_json.builder.layouts import Found
+from generic_dataset_json.builder.pairing import pair_masks
+from generic_dataset_json.builder.tables import read_label, read_table
+from utils import run
 
 TREE = replace(MVTEC_LAYOUT, name="a tree of classes", masks_optional=True)
 SINGLE_CLASS_TREE = replace(

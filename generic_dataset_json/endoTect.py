@@ -9,9 +9,9 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that it runs as a script from any folder
 
-from command_line import run
-from generic_dataset_json.building import Builder, run_builder
-from generic_dataset_json.common_layouts import IMAGES_AND_MASKS, TEST_TREE_WITH_MASKS
+from generic_dataset_json.builder.building import Builder, run_builder
+from generic_dataset_json.builder.common_layouts import IMAGES_AND_MASKS, TEST_TREE_WITH_MASKS
+from utils import run
 
 BUILDER = Builder(name="endo", layouts=(IMAGES_AND_MASKS, TEST_TREE_WITH_MASKS), class_name="colon")
 main = partial(run_builder, BUILDER)

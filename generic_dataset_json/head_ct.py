@@ -10,11 +10,11 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that it runs as a script from any folder
 
-from command_line import run
-from generic_dataset_json.building import Builder, run_builder
-from generic_dataset_json.common_layouts import TEST_TREE
-from generic_dataset_json.layouts import Layout, Match, take_from_table
-from generic_dataset_json.tables import read_label, read_table
+from generic_dataset_json.builder.building import Builder, run_builder
+from generic_dataset_json.builder.common_layouts import TEST_TREE
+from generic_dataset_json.builder.layouts import Layout, Match, take_from_table
+from generic_dataset_json.builder.tables import read_label, read_table
+from utils import run
 
 LABEL_TABLE = "labels.csv"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that it runs as a script from any folder
 
-from command_line import run
-from generic_dataset_json.building import Builder, run_builder
-from generic_dataset_json.common_layouts import ISIC_MASKS, TEST_TREE_WITH_MASKS
-from generic_dataset_json.layouts import Layout
+from generic_dataset_json.builder.building import Builder, run_builder
+from generic_dataset_json.builder.common_layouts import ISIC_MASKS, TEST_TREE_WITH_MASKS
+from generic_dataset_json.builder.layouts import Layout
+from utils import run
 
 PUBLIC = Layout(
     name="public download",

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from AnomalyCLIP_lib.errors import InputError
-from command_line import run
-from generic_dataset_json.building import build
-from generic_dataset_json.finding import builder_of, find_folders, nothing_found
+from generic_dataset_json.builder.building import build
+from generic_dataset_json.builder.finding import builder_of, find_folders, nothing_found
 from generic_dataset_json.meta_json import FILE_NAME
 from generic_dataset_json.names import DATASETS, DatasetFacts, find_dataset
+from utils import run
 
 
 def main(argv: Sequence[str] | None = None) -> int:

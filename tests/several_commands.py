@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from command_line import run
+from utils import run
 
 
 def main() -> None:

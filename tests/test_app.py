@@ -19,15 +19,14 @@ import AnomalyCLIP_lib
 import app
 import test
 from AnomalyCLIP_lib import InputError
-from AnomalyCLIP_lib.findings import find_boxes, values_at
-from AnomalyCLIP_lib.thresholds import Threshold, Thresholds
-from reporting.pictures import outline, overlay
-from web_page import markup, scoring
-from web_page.handlers import NOT_KEPT, SLIDER_SOURCE, Handlers, Results
-from web_page.scoring import DISPLAYED_SIDE, MOST_FILES, Refused, Scorer
+from AnomalyCLIP_lib.decisions import Threshold, Thresholds, find_boxes, values_at
+from pipeline.reporting.pictures import outline, overlay
+from pipeline.web import markup, scoring
+from pipeline.web.handlers import NOT_KEPT, SLIDER_SOURCE, Handlers, Results
+from pipeline.web.scoring import DISPLAYED_SIDE, MOST_FILES, Refused, Scorer
 
 REPOSITORY = Path(__file__).parent.parent
-ASSETS = REPOSITORY / "assets"
+ASSETS = REPOSITORY / "docs" / "images"
 NAMES = ("washer_damaged.png", "woven_damaged.png", "capsule_intact.png")
 SLIDERS = (0.5, 0.5, 0.75, True)  # image threshold, pixel threshold, opacity, outline
 
@@ -280,7 +279,7 @@ def test_an_upload_that_was_deleted_is_told(handlers, results):
 def test_the_page_serves_no_interface_for_programs(model, monkeypatch):
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
     pytest.importorskip("gradio", reason="Gradio is not installed (pip install -r requirements-app.txt)")
-    from web_page import interface
+    from pipeline.web import interface
 
     page = interface.build(Scorer(model), model.thresholds(), "because", [ASSETS / NAMES[0]])
     assert page.get_api_info()["named_endpoints"] == {} and page.get_api_info()["unnamed_endpoints"] == {}

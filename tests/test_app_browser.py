@@ -16,7 +16,7 @@ from PIL import Image
 pytest_plugins = ("browser",)
 
 REPOSITORY = Path(__file__).parent.parent
-ASSETS = REPOSITORY / "assets"
+ASSETS = REPOSITORY / "docs" / "images"
 DAMAGED, INTACT = ASSETS / "washer_damaged.png", ASSETS / "capsule_intact.png"
 SECONDS = 60
 THRESHOLDS = ("--threshold", "0.5", "--pixel_threshold", "0.5")  # whatever the prompts store

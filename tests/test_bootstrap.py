@@ -7,8 +7,8 @@ import pytest
 from test_streaming_metrics import softmax_maps
 
 import metrics
-from measures.bootstrap import CELLS, RESAMPLES, Cells, draw_weights, interval, mean_moves
-from measures.streaming_metrics import ALL_METRICS, ClassMetrics
+from pipeline.evaluation.bootstrap import CELLS, RESAMPLES, Cells, draw_weights, interval, mean_moves
+from pipeline.evaluation.streaming_metrics import ALL_METRICS, ClassMetrics
 
 SEED = (111, 5)
 IMAGE_THRESHOLD, PIXEL_THRESHOLD = 0.5, 0.6

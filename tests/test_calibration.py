@@ -10,7 +10,7 @@ from conftest import save_picture
 
 import test
 from AnomalyCLIP_lib import InputError
-from runs.calibration import check_flags, false_alarm_threshold, images_needed
+from pipeline.inference.calibration import check_flags, false_alarm_threshold, images_needed
 
 # --- the quantile ------------------------------------------------------------------------------------------------
 

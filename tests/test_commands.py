@@ -18,7 +18,7 @@ import test
 import train
 from AnomalyCLIP_lib import InputError
 from generic_dataset_json import mvtec
-from measures.streaming_metrics import ALL_METRICS
+from pipeline.evaluation.streaming_metrics import ALL_METRICS
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -466,7 +466,7 @@ def test_an_earlier_runs_later_epochs_do_not_outlive_the_first_new_one(tiny_file
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("training.progress.TrainingProgress.epoch_done", killed)  # after the first checkpoint
+    monkeypatch.setattr("pipeline.training.progress.TrainingProgress.epoch_done", killed)  # after the first checkpoint
     with pytest.raises(KeyboardInterrupt):
         train_tiny(tiny_files, tiny_dataset, tmp_path)
     assert [path.name for path in tmp_path.glob("*.pth")] == ["epoch_1.pth"]
@@ -532,7 +532,7 @@ def test_other_spellings_of_a_dataset_find_the_right_prompts(tiny_dataset, monke
         asked.append(tested_dataset)
         raise InputError("far enough")
 
-    monkeypatch.setattr("runs.flags.load", load)
+    monkeypatch.setattr("pipeline.flags.load", load)
     with pytest.raises(InputError, match="far enough"):
         test.main(["--data_path", str(tiny_dataset), "--dataset", label, "--save_path", str(tmp_path)])
     assert asked == ["mvtec"]

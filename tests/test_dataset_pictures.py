@@ -11,14 +11,13 @@ import torch
 from conftest import save_picture
 from PIL import Image
 
-from AnomalyCLIP_lib.distributed import ALONE
+from AnomalyCLIP_lib.decisions import Threshold, Thresholds, judge, values_at
 from AnomalyCLIP_lib.errors import InputError
-from AnomalyCLIP_lib.findings import judge, values_at
-from AnomalyCLIP_lib.thresholds import Threshold, Thresholds
 from generic_dataset_json.meta_json import Entry
-from reporting import dataset_pictures
-from reporting.dataset_pictures import DatasetPictures
-from reporting.observing import ScoredImage
+from pipeline.distributed import ALONE
+from pipeline.reporting import dataset_pictures
+from pipeline.reporting.dataset_pictures import DatasetPictures
+from pipeline.reporting.observing import ScoredImage
 
 NO_IMAGE = torch.zeros(3, 1, 1)  # no picture is drawn from it
 THRESHOLDS = Thresholds(Threshold(0.5, "test"), Threshold(0.5, "test"))

@@ -13,7 +13,7 @@ import train
 from AnomalyCLIP_lib.backbone import DEMO_FOLDER
 from dataset import read_index
 from demo import make_dataset
-from demo.categories import AUXILIARY, PRETRAINING, UNSEEN
+from demo.drawing.categories import AUXILIARY, PRETRAINING, UNSEEN
 from demo.pretrain import STAGES, Recipe, pretrain
 from demo.report import measure, measure_untrained, untrained_weights
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from demo.captions import caption, caption_pair
-from demo.categories import AUXILIARY, PRETRAINING, RENDERERS, UNSEEN
-from demo.defects import DEFECTS
-from demo.generator import picture_pair
-from demo.photographs import PRETRAINING_PHOTOGRAPHS, TEST_PHOTOGRAPHS
+from demo.drawing.categories import AUXILIARY, PRETRAINING, RENDERERS, UNSEEN
+from demo.drawing.defects import DEFECTS
+from demo.drawing.generator import picture_pair
+from demo.drawing.photographs import PRETRAINING_PHOTOGRAPHS, TEST_PHOTOGRAPHS
 
 SIZE = 64
 

@@ -13,7 +13,7 @@ import torch
 from test_commands import REPOSITORY, TRAINING_FILES, evaluate_tiny, image_flags, train_tiny, training_files
 
 import test
-from AnomalyCLIP_lib.distributed import ALONE, process_group
+from pipeline.distributed import ALONE, process_group
 
 # 12 images in batches of 5: three batches, which two processes share unevenly, and one of them is smaller
 FLAGS = ("--batch_size", "5", "--device", "cpu", "--workers", "0")

@@ -15,7 +15,7 @@ from AnomalyCLIP_lib.scoring import smooth
 from AnomalyCLIP_lib.visual_encoder import VisualEncoder
 from AnomalyCLIP_lib.weights import load_clip
 from benchmarks import naive
-from training.learning import BETAS, training_step
+from pipeline.training.learning import BETAS, training_step
 
 SIZE = 42
 

@@ -12,10 +12,10 @@ import torch
 from test_commands import train_tiny
 
 from AnomalyCLIP_lib import InputError
-from AnomalyCLIP_lib.feature_cache import CacheEntry, CacheUnusable, RowType
 from AnomalyCLIP_lib.visual_encoder import VisualEncoder
-from training.features import shuffled_batches
-from training.progress import SHOWN
+from pipeline.training.feature_cache import CacheEntry, CacheUnusable, RowType
+from pipeline.training.features import shuffled_batches
+from pipeline.training.progress import SHOWN
 
 
 @contextmanager

@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 
 from AnomalyCLIP_lib import InputError
-from AnomalyCLIP_lib.findings import ANOMALOUS, NORMAL, judge, values_at
-from AnomalyCLIP_lib.thresholds import Threshold, Thresholds, check_stored, choose_thresholds
+from AnomalyCLIP_lib.decisions import (
+    ANOMALOUS,
+    NORMAL,
+    Threshold,
+    Thresholds,
+    check_stored,
+    choose_thresholds,
+    judge,
+    values_at,
+)
 
 STORED = {"thresholds": {"image": 0.3, "pixel": 0.2, "source": "best F1 on mvtec"}}
 

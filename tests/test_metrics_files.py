@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from measures.streaming_metrics import ALL_METRICS, COUNTS
-from reporting.metrics_files import CSV_COLUMNS, metrics_content, metrics_table, write_results
-from reporting.results import Evaluation
+from pipeline.evaluation.results import Evaluation
+from pipeline.evaluation.streaming_metrics import ALL_METRICS, COUNTS
+from pipeline.reporting.metrics_files import CSV_COLUMNS, metrics_content, metrics_table, write_results
 
 
 @pytest.fixture

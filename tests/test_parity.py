@@ -13,7 +13,7 @@ import metrics
 from AnomalyCLIP_lib.losses import glocal_loss
 from AnomalyCLIP_lib.scoring import image_logits
 from dataset import read_mask
-from training.learning import BETAS, training_step
+from pipeline.training.learning import BETAS, training_step
 
 NAMES = ("bolt", "cloth", "glass", "paper")
 ANOMALOUS = ("bolt", "glass")

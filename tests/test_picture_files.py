@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from AnomalyCLIP_lib import InputError
-from runs.picture_files import find_pictures
+from pipeline.inference.picture_files import find_pictures
 
 
 @pytest.fixture

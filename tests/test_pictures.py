@@ -5,10 +5,9 @@ import pytest
 from PIL import Image, ImageFont
 from scipy import ndimage
 
-from AnomalyCLIP_lib.findings import judge, values_at
-from AnomalyCLIP_lib.thresholds import Threshold, Thresholds
-from reporting.margins import LEAST_TEXT, text_size, with_margin, wrapped_lines
-from reporting.pictures import (
+from AnomalyCLIP_lib.decisions import Threshold, Thresholds, judge, values_at
+from pipeline.reporting.margins import LEAST_TEXT, text_size, with_margin, wrapped_lines
+from pipeline.reporting.pictures import (
     KINDS,
     MOST_PANEL_SIDE,
     OUTLINE,

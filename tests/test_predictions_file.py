@@ -7,10 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from AnomalyCLIP_lib import InputError
-from AnomalyCLIP_lib.findings import judge
-from AnomalyCLIP_lib.thresholds import Threshold, Thresholds
-from reporting.predictions import COLUMNS, PredictionRow, csv_lines, write_predictions
-from reporting.predictions_file import PredictionsFile, read_earlier_run
+from AnomalyCLIP_lib.decisions import Threshold, Thresholds, judge
+from pipeline.reporting.predictions import COLUMNS, PredictionRow, csv_lines, write_predictions
+from pipeline.reporting.predictions_file import PredictionsFile, read_earlier_run
 
 SETTINGS = {"threshold": 0.5, "sigma": 4.0, "features_list": [24]}
 NAMES = ("a.png", 'b, "quoted".png', "c\nbroken.png", "ä 图.png")

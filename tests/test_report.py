@@ -10,18 +10,17 @@ from PIL import Image
 from sklearn.metrics import auc
 
 import test
-from AnomalyCLIP_lib.findings import judge
-from AnomalyCLIP_lib.thresholds import Threshold, Thresholds
+from AnomalyCLIP_lib.decisions import Threshold, Thresholds, judge
 from generic_dataset_json.names import find_dataset
-from measures.pixel_histogram import PixelCurve
-from measures.streaming_metrics import ALL_METRICS
-from reporting.outcomes import error, outcome
-from reporting.predictions import PredictionRow
-from reporting.report.charts import image_precision_recall, image_roc, roc_chart
-from reporting.report.gallery import LARGEST_REPORT, Gallery, by_error, byte_budget
-from reporting.report.page import Metrics, Report, render, write_report
-from reporting.report.thumbnails import Thumbnails, make_thumbnails
-from reporting.results import Evaluation
+from pipeline.evaluation.pixel_histogram import PixelCurve
+from pipeline.evaluation.results import Evaluation
+from pipeline.evaluation.streaming_metrics import ALL_METRICS
+from pipeline.reporting.outcomes import error, outcome
+from pipeline.reporting.predictions import PredictionRow
+from pipeline.reporting.report.charts import image_precision_recall, image_roc, roc_chart
+from pipeline.reporting.report.gallery import LARGEST_REPORT, Gallery, by_error, byte_budget
+from pipeline.reporting.report.page import Metrics, Report, render, write_report
+from pipeline.reporting.report.thumbnails import Thumbnails, make_thumbnails
 
 NASTY = '<script>alert("1")</script> & \'quoted\' "ä 傷.png'
 THRESHOLDS = Thresholds(Threshold(0.5, "--threshold"), Threshold(0.4, "a source with <b> & more"))
@@ -280,7 +279,7 @@ def test_a_dataset_of_the_size_of_mvtec_stays_within_15_mb(monkeypatch):
     """With every card as large as it may be: the pictures of one are as many bytes as the budget allows."""
     budget = byte_budget(1725, 15)
     full = Thumbnails((128, 128), b"\xff" * (budget // 2), b"\xff" * (budget // 2))
-    monkeypatch.setattr("reporting.report.gallery.make_thumbnails", lambda *_: full)
+    monkeypatch.setattr("pipeline.reporting.report.gallery.make_thumbnails", lambda *_: full)
     rng = np.random.default_rng(0)
     rows = [
         PredictionRow(f"class_{number % 15}/test/broken_large/{number}.png", f"class_{number % 15}", label, finding)

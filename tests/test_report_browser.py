@@ -3,7 +3,7 @@
 import pytest
 from test_report import CURVE, TWO_CLASSES, report_of, rows_of
 
-from reporting.report.page import write_report
+from pipeline.reporting.report.page import write_report
 
 pytest_plugins = ("browser",)
 

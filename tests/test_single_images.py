@@ -14,7 +14,7 @@ from conftest import save_picture
 import test
 from AnomalyCLIP_lib import InputError
 from AnomalyCLIP_lib.model import AnomalyCLIP
-from runs import single_images
+from pipeline.inference import single_images
 
 NAMES = ("a.png", "b.png", "c.png", "d.png", "deep/e.png")
 
@@ -64,7 +64,7 @@ def stop_at(monkeypatch, call, error):
             raise error
         save(*arguments)
 
-    monkeypatch.setattr("runs.single_images.save_image_picture", save_or_stop)
+    monkeypatch.setattr("pipeline.inference.single_images.save_image_picture", save_or_stop)
 
 
 def list_on_standard_input(monkeypatch, *lines):
@@ -139,7 +139,7 @@ def test_a_file_that_vanishes_in_the_middle_becomes_a_row(photos, score, out, mo
         (photos / "d.png").unlink(missing_ok=True)
         return read(path)
 
-    monkeypatch.setattr("runs.single_images.read_image", read_and_remove)
+    monkeypatch.setattr("pipeline.inference.single_images.read_image", read_and_remove)
     assert score() == 1
     assert [row["image_path"] for row in rows(out) if "does not exist" in row["error"]] == [str(photos / "d.png")]
 

@@ -13,8 +13,8 @@ import train
 from AnomalyCLIP_lib.loading import load
 from dataset import read_index
 from generic_dataset_json.meta_json import Entry
-from training import progress as training_progress
-from training.progress import MOST_COLUMNS, TrainingProgress, chosen_images, loss_curves
+from pipeline.training import progress as training_progress
+from pipeline.training.progress import MOST_COLUMNS, TrainingProgress, chosen_images, loss_curves
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +93,8 @@ def test_many_epochs_stay_readable(progress, monkeypatch):
 
 def test_the_maps_are_those_of_testing(progress, model, tiny_dataset):
     """The same values as `model.predict` gives, drawn by the same function."""
-    from AnomalyCLIP_lib.findings import values_at
-    from reporting.pictures import overlay
+    from AnomalyCLIP_lib.decisions import values_at
+    from pipeline.reporting.pictures import overlay
 
     shown = chosen_images(read_index(tiny_dataset).split("test"))
     maps = model.predict([entry.image_path for entry in shown]).anomaly_map.numpy()

@@ -1,0 +1,1 @@
+"""Procedural pictures: surfaces, objects and local defects."""

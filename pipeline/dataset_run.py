@@ -1,0 +1,167 @@
+"""A run on a dataset, from the flags of test.py to its files."""
+
+import argparse
+import os
+from typing import Any
+
+from AnomalyCLIP_lib.backbone import OPENAI_NAMES, PAPER_BACKBONE
+from AnomalyCLIP_lib.errors import InputError
+from AnomalyCLIP_lib.files import output_folder
+from AnomalyCLIP_lib.model import AnomalyCLIP
+from dataset import (
+    DatasetIndex,
+    check_images,
+    check_masks,
+    mask_thresholds,
+    read_index,
+    summary,
+    thresholds_text,
+)
+from generic_dataset_json.names import find_dataset, plain_name
+from pipeline.distributed import Ranks
+from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.results import Evaluation
+from pipeline.evaluation.streaming_metrics import METRICS
+from pipeline.flags import find_thresholds, load_model
+from pipeline.reporting.dataset_pictures import INDEX, DatasetPictures
+from pipeline.reporting.metrics_files import write_results
+from pipeline.reporting.observing import Observer
+from pipeline.reporting.pictures import NO_PICTURES
+from pipeline.reporting.report.gallery import Gallery
+from pipeline.reporting.report.page import Metrics, Report, write_report
+from pipeline.reporting.run_folder import REPORT, refuse_foreign, remove_results
+from utils import open_log, silent_log
+
+TRAINED_ON_THIS = "these prompts were trained on this very dataset, so this is not a zero-shot result."
+
+
+def run_on_dataset(arguments: argparse.Namespace, ranks: Ranks, command: str = "") -> None:
+    """Score a dataset's test images, print the metrics and write what the flags ask for.
+
+    Args:
+        arguments: of test.py.
+        command: the command line, for the report.
+
+    Raises:
+        InputError: the flags, the dataset or the checkpoint do not fit, or an image cannot be read.
+    """
+    index = read_index(arguments.data_path)
+    check_images(index)
+    notices = check_masks(index)
+    if not index.split("test"):
+        raise InputError(f"{index.root} lists no test images; check its meta.json.")
+    label = arguments.dataset or (index.root.name if find_dataset(index.root.name) else None)
+    model = load_model(arguments, arguments.backbone, ranks.device, label)
+    save_path = output_folder(arguments.save_path, "--save_path")
+    refuse_foreign(save_path)
+    visualize = arguments.visualize or "panel"
+    pictures = DatasetPictures(
+        save_path,
+        index.split("test"),
+        visualize,
+        arguments.visualize_all,
+        arguments.save_maps,
+        len(model.settings.map_positions()),
+        arguments.mask_threshold,
+    )
+    thresholds, threshold_notices = find_thresholds(model, arguments, arguments.batch_size, ranks)
+    observers: list[Observer] = [pictures]
+    gallery = None if arguments.no_report else Gallery({name: len(part) for name, part in index.test.items() if part})
+    if gallery is not None:
+        observers.append(gallery)
+    if ranks.is_main:
+        remove_results(save_path)
+    log = open_log(save_path) if ranks.is_main else silent_log()
+    for line in (summary(index), f"model: {model.describe()}", *model.provenance.notices, *notices):
+        log.info(line)
+    mask_cuts = mask_thresholds(index.split("test"), arguments.mask_threshold)
+    log.info(f"mask threshold: {thresholds_text(mask_cuts)}; settings: {model.settings.plain()}")
+    for line in (*threshold_notices, thresholds.describe()):
+        log.info(line)
+    warnings = [TRAINED_ON_THIS] if _trained_on_this(model, label, index) else []
+    for warning in warnings:
+        log.info(f"WARNING: {warning}")
+
+    evaluation = evaluate(
+        model,
+        index.test,
+        arguments.metrics,
+        arguments.mask_threshold,
+        arguments.batch_size,
+        arguments.workers,
+        thresholds,
+        observers,
+        ranks,
+        arguments.seed,
+    )
+    if not ranks.is_main:
+        return
+    log.info(evaluation.table())
+    for row in _paper_rows(label):
+        log.info(row)
+    log.info(evaluation.decision_table())
+    settings = _settings(arguments, model, index) | {
+        "dataset": label,
+        "thresholds": thresholds.plain(),
+        "mask_thresholds_used": sorted(mask_cuts),
+    }
+    write_results(evaluation, settings, save_path)
+    pictures.write_index()
+    if gallery is not None:
+        report = Report(
+            title=arguments.dataset or index.root.name,
+            model=model.describe(),
+            thresholds=thresholds,
+            predictions=evaluation.predictions,
+            gallery=gallery,
+            settings=settings,
+            command=command,
+            notices=[
+                notice.replace(f"{index.root}{os.sep}", "")  # a page that is handed on need not tell the folder
+                for notice in (*warnings, *model.provenance.notices, *notices, *threshold_notices)
+            ],
+            metrics=_report_metrics(evaluation, arguments, label, model),
+        )
+        write_report(report, save_path)
+    report_file = f"{REPORT}, " if gallery is not None else ""
+    drawn = "" if visualize == NO_PICTURES else f" and the heat maps that {INDEX} lists"
+    log.info(f"{report_file}log.txt, metrics.json, metrics.csv, predictions.csv{drawn} are in {save_path}")
+
+
+def _trained_on_this(model: AnomalyCLIP, label: str | None, index: DatasetIndex) -> bool:
+    checkpoint = model.provenance.checkpoint
+    if checkpoint is None:
+        return False
+    same_label = label is not None and plain_name(label) == plain_name(checkpoint.trained_on)
+    return same_label or checkpoint.settings.get("train_dataset_hash") == index.digest()
+
+
+def _paper_rows(dataset: str | None) -> list[str]:
+    """The paper's own figures beside ours, for a label that means one or several of the 17 datasets."""
+    rows = []
+    for facts in find_dataset(dataset) if dataset else []:
+        figures = [f"{name} {'-' if getattr(facts, name) is None else getattr(facts, name)}" for name in METRICS]
+        rows.append(f"the paper on {facts.paper_name} ({PAPER_BACKBONE}): {', '.join(figures)}")
+    return rows
+
+
+def _report_metrics(
+    evaluation: Evaluation, arguments: argparse.Namespace, label: str | None, model: AnomalyCLIP
+) -> Metrics:
+    comparable = model.backbone.name == OPENAI_NAMES[PAPER_BACKBONE]
+    return Metrics(evaluation, arguments.metrics, find_dataset(label) if label else [], PAPER_BACKBONE, comparable)
+
+
+def _settings(arguments: argparse.Namespace, model: AnomalyCLIP, index: DatasetIndex) -> dict[str, Any]:
+    checkpoint = model.provenance.checkpoint
+    return {
+        "dataset_hash": index.digest(),
+        "metrics": arguments.metrics,
+        "mask_threshold": arguments.mask_threshold,
+        "backbone": model.backbone.name,
+        "fingerprint": model.provenance.fingerprint,
+        "checkpoint": arguments.checkpoint_path or (checkpoint.path.name if checkpoint else None),
+        "trained_on": checkpoint.trained_on if checkpoint else None,
+        "seed": arguments.seed,
+        **model.settings.plain(),
+    }

@@ -1,0 +1,170 @@
+"""The metrics of one class, image by image, without keeping masks or maps.
+
+    results = ClassMetrics()
+    results.add_image(position=0, label=1, score=0.93, mask=mask, anomaly_map=anomaly_map)
+    results.metrics()                           # percent
+
+Several processes: each fills its own (they pickle: torch.distributed.gather_object takes them as they are), then
+`merge` adds one to another. The division and the order do not matter: pixel counts come out the same, sums of region
+weights up to rounding (1e-15), and image-level metrics are those of the same set of scores.
+Peak memory is that of `pixel_histogram.PixelHistogram`, whatever the number of images, plus what `bootstrap` keeps of
+an image for intervals: 1.3 kB of a normal one with pixels, 3.4 kB of an anomalous one.
+"""
+
+import numpy as np
+
+from metrics import (
+    decision_metrics,
+    decision_metrics_of_counts,
+    f1_max,
+    find_regions,
+    fraction_or_none,
+    image_ap,
+    image_auroc,
+)
+from pipeline.evaluation.bootstrap import Cells, ImageCounts, resampled_metrics
+from pipeline.evaluation.pixel_histogram import PixelCurve, PixelHistogram
+
+METRICS = ("pixel_auroc", "pixel_aupro", "image_auroc", "image_ap")
+"""Those of the paper's table."""
+IMAGE_DECISIONS = ("image_f1", "image_precision", "image_recall", "image_f1_max")
+PIXEL_DECISIONS = ("pixel_f1", "pixel_precision", "pixel_recall", "pixel_f1_max")
+ALL_METRICS = (*METRICS, *IMAGE_DECISIONS, *PIXEL_DECISIONS, "pixel_ap")
+COUNTS = (
+    "normal",
+    "anomalous",
+    "with_mask",
+    "true_positives",
+    "false_positives",
+    "false_negatives",
+    "true_negatives",
+    "pixels",
+    "anomalous_pixels",
+    "regions",
+)
+"""What `ClassMetrics.counts` gives: images, those with a mask, decisions on images; pixels counted, their regions."""
+
+Metrics = dict[str, float | None]
+
+
+class ClassMetrics:
+    """What the images of a class add up to.
+
+    Args:
+        level: "image-level", "pixel-level" or "image-pixel-level": the metrics asked for; the others are None.
+        image_threshold: the score from which an image is called anomalous.
+        pixel_threshold: the map value over the number of layers, as float32, from which a pixel is.
+        layers: how many layers were summed in the maps.
+    """
+
+    def __init__(
+        self,
+        level: str = "image-pixel-level",
+        image_threshold: float = 0.5,
+        pixel_threshold: float = 0.5,
+        layers: int = 1,
+    ):
+        self.level, self.image_threshold, self.pixel_threshold = level, image_threshold, pixel_threshold
+        self.cells = Cells(layers)
+        self.images: list[ImageCounts] = []
+        self.pixels = PixelHistogram()
+
+    def add_image(
+        self,
+        position: int,
+        label: int,
+        score: float,
+        mask: np.ndarray | None = None,
+        anomaly_map: np.ndarray | None = None,
+    ) -> None:
+        """Take in one image.
+
+        Args:
+            position: its number in the run; no two have the same.
+            label: 1 anomalous, 0 normal.
+            score: larger is more anomalous.
+            mask: (H, W), non-zero where anomalous; zeros for a normal image. None: pixels are not counted.
+            anomaly_map: (H, W) float32, larger is more anomalous; None as for the mask.
+
+        Raises:
+            ValueError: the shapes differ, or a value is not finite.
+        """
+        counts = None
+        if mask is not None and anomaly_map is not None:
+            truth, values = mask != 0, np.asarray(anomaly_map, dtype=np.float32)
+            regions = find_regions(truth)
+            self.pixels.add(truth, values, regions)
+            reached = values / np.float32(self.cells.layers) >= np.float32(self.pixel_threshold)
+            counts = self.cells.count(values, truth, regions, reached)
+        self.images.append(ImageCounts(position, label, score, counts))
+
+    def merge(self, other: "ClassMetrics") -> None:
+        """Take in all that another one has taken in; `other` is to be thrown away."""
+        self.images += other.images
+        self.pixels.merge(other.pixels)
+
+    def metrics(self) -> Metrics:
+        """Per name of `ALL_METRICS` the value in percent; None where undefined or not asked for."""
+        values: Metrics = dict.fromkeys(ALL_METRICS)
+        if self.level != "image-level":
+            values |= self._pixel_metrics()
+        if self.level != "pixel-level":
+            values |= self._image_metrics()
+        return {name: None if value is None else 100 * value for name, value in values.items()}
+
+    def moves(self, *seed: int) -> dict[str, np.ndarray]:
+        """Per metric how far each resample of the images moves it, percent; see `bootstrap.resampled_metrics`."""
+        moves = resampled_metrics(self.images, seed, self.cells, self.pixels.value_range(), self.image_threshold)
+        return {name: 100 * values for name, values in moves.items()}
+
+    def counts(self) -> dict[str, int]:
+        """Per name of `COUNTS` the number."""
+        labels = np.array([image.label for image in self.images], dtype=bool)
+        called = np.array([image.score >= self.image_threshold for image in self.images], dtype=bool)
+        normal_pixels, anomalous_pixels = self.pixels.pixels()
+        return {
+            "normal": int(np.sum(~labels)),
+            "anomalous": int(np.sum(labels)),
+            "with_mask": sum(image.label == 1 and image.pixels is not None for image in self.images),
+            "true_positives": int(np.sum(labels & called)),
+            "false_positives": int(np.sum(~labels & called)),
+            "false_negatives": int(np.sum(labels & ~called)),
+            "true_negatives": int(np.sum(~labels & ~called)),
+            "pixels": normal_pixels + anomalous_pixels,
+            "anomalous_pixels": anomalous_pixels,
+            "regions": self.pixels.regions,
+        }
+
+    def pixel_curve(self) -> PixelCurve | None:
+        """ROC and precision-recall curve of the pixels; None where undefined or not asked for."""
+        return None if self.level == "image-level" else self.pixels.curve()
+
+    def _image_metrics(self) -> Metrics:
+        labels, scores = [image.label for image in self.images], [image.score for image in self.images]
+        best = f1_max(labels, scores)
+        decisions = decision_metrics(labels, np.array(scores, dtype=float), self.image_threshold)
+        return {
+            "image_auroc": image_auroc(labels, scores),
+            "image_ap": image_ap(labels, scores),
+            "image_f1": decisions.f1,
+            "image_precision": decisions.precision,
+            "image_recall": decisions.recall,
+            "image_f1_max": best.value if best else None,
+        }
+
+    def _pixel_metrics(self) -> Metrics:
+        best = self.pixels.f1_max()
+        normals, anomalous = self.pixels.pixels()
+        counted = [image.pixels for image in self.images if image.pixels is not None]
+        found, called = sum(counts.true_positives for counts in counted), sum(counts.called for counts in counted)
+        decisions = decision_metrics_of_counts(*map(np.asarray, (found, called, anomalous, normals)))
+        f1, precision, recall = map(fraction_or_none, decisions)
+        return {
+            "pixel_auroc": self.pixels.auroc(),
+            "pixel_aupro": self.pixels.aupro(),
+            "pixel_f1": f1,
+            "pixel_precision": precision,
+            "pixel_recall": recall,
+            "pixel_f1_max": best.value if best else None,
+            "pixel_ap": self.pixels.average_precision(),
+        }

@@ -1,0 +1,1 @@
+"""Scoring single images, and thresholds from normal ones."""

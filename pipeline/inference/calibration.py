@@ -1,0 +1,161 @@
+"""Thresholds from images that are known to be normal, for a false alarm rate that the user states."""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path, PurePath
+
+import numpy as np
+from tqdm import tqdm
+
+from AnomalyCLIP_lib.decisions import Choice, Threshold, Thresholds
+from AnomalyCLIP_lib.errors import InputError
+from AnomalyCLIP_lib.images import list_images
+from AnomalyCLIP_lib.model import AnomalyCLIP
+from pipeline.distributed import ALONE, Ranks
+from pipeline.inference.picture_files import Picture
+from pipeline.inference.single_images import ScoredPicture, score_in_turn
+
+DEFAULT_RATE = 0.01
+
+
+def images_needed(rate: float) -> int:
+    """How many normal images a false alarm rate needs at least."""
+    return math.ceil(1 / _exact(rate)) - 1
+
+
+def false_alarm_threshold(values: Sequence[float], rate: float) -> float:
+    """The threshold that a new normal image's value reaches with at most this probability (split conformal).
+
+    It lies just above the k-th smallest of the n values, k = ceil((n + 1)(1 - rate)): a new value, exchangeable with
+    these, takes each of the n + 1 places among them with equal probability, whatever their distribution. With fewer
+    values than `images_needed` it lies just above the largest, and nothing is promised.
+
+    Args:
+        values: of normal images, float32, as scores and maps are.
+        rate: in (0, 1).
+
+    Returns:
+        the next float32 above the k-th value: what is at least the threshold is more than the k-th value.
+    """
+    ordered = np.sort(np.asarray(values, np.float32))
+    place = min(math.ceil((len(ordered) + 1) * (1 - _exact(rate))), len(ordered))
+    return float(np.nextafter(ordered[place - 1], np.float32(np.inf)))
+
+
+def check_flags(image: Choice, pixel: Choice, folder: str | None, rate: float | None) -> None:
+    """Check --threshold, --pixel_threshold, --calibrate and --false_alarm_rate before anything is loaded.
+
+    Raises:
+        InputError: they contradict each other, or the folder is none.
+    """
+    if folder is None:
+        if rate is not None:
+            raise InputError(
+                "--false_alarm_rate says nothing without --calibrate; name a folder of normal images there, or leave "
+                "it away."
+            )
+        return
+    if image is not None and pixel is not None:
+        raise InputError(
+            "--calibrate contradicts --threshold together with --pixel_threshold, which leave nothing to calibrate; "
+            "leave one of the three away."
+        )
+    if not Path(folder).is_dir():
+        raise InputError(f"--calibrate {folder} is not a folder; name one that holds normal images.")
+
+
+def refuse_to_write_there(folder: str | None, save_path: str) -> None:
+    """Raise InputError where a run's pictures would replace images of --calibrate, or be taken for some later."""
+    if folder is None:
+        return
+    normal, own = (os.path.join(os.path.realpath(path), "") for path in (folder, save_path))
+    if own.startswith(normal) or normal.startswith(own):
+        raise InputError(
+            f"--save_path {save_path} and --calibrate {folder} lie in one another, so pictures of this run would get "
+            "among the normal images; choose another --save_path."
+        )
+
+
+def run_thresholds(
+    model: AnomalyCLIP,
+    image: Choice,
+    pixel: Choice,
+    folder: str | None,
+    rate: float | None,
+    batch_size: int,
+    ranks: Ranks = ALONE,
+) -> tuple[Thresholds, list[str]]:
+    """The thresholds of a run: what is typed wins, then the calibration, then the checkpoint's, else 0.5.
+
+    The image threshold is calibrated on the images' scores, the pixel threshold on the largest value of each map: an
+    outline on a flawless image is a false alarm. Each of the two has the rate by itself.
+
+    Args:
+        image, pixel: as `AnomalyCLIP.thresholds` takes them.
+        folder: of normal images, searched with its subfolders; None: no calibration.
+        rate: of false alarms; None: `DEFAULT_RATE`.
+
+    Returns:
+        the thresholds and sentences for the user; the same in all processes of a run.
+
+    Raises:
+        InputError: see `check_flags` and `AnomalyCLIP.thresholds`; or no image in the folder can be read.
+    """
+    check_flags(image, pixel, folder, rate)
+    thresholds = model.thresholds(image, pixel)
+    if folder is None:
+        return thresholds, []
+    rate = DEFAULT_RATE if rate is None else rate
+    scores, maxima, notices = _normal_values(model, folder, batch_size, ranks)
+    if ranks.is_main:
+        if not scores:
+            raise InputError(f"--calibrate {folder}: none of its images can be used; the first: {notices[0]}")
+        count, needed = len(scores), images_needed(rate)
+        source = f"calibrated on {count} normal image{'' if count == 1 else 's'} of {folder}"
+        if count < needed:
+            source += f", just above the largest value: too few for a false alarm rate of {rate:g}"
+            notices.append(
+                f"WARNING: a false alarm rate of {rate:g} needs at least {needed} normal images, and --calibrate "
+                f"{folder} gave {count}; the thresholds lie just above their largest values, and no rate is promised."
+            )
+        else:
+            source += f" for a false alarm rate of {rate:g}"
+        if image is None:
+            thresholds = replace(thresholds, image=Threshold(false_alarm_threshold(scores, rate), source))
+        if pixel is None:
+            thresholds = replace(thresholds, pixel=Threshold(false_alarm_threshold(maxima, rate), source))
+    return ranks.from_main((thresholds, notices))
+
+
+def _normal_values(
+    model: AnomalyCLIP, folder: str, batch_size: int, ranks: Ranks
+) -> tuple[list[float], list[float], list[str]]:
+    """On the main process, scores and largest map values of the images in a folder, and sentences on bad ones."""
+    images = ranks.from_main(list_images(folder) if ranks.is_main else [])
+    if not images:
+        raise InputError(f"--calibrate {folder} holds no images; name a folder of normal images.")
+    pictures = [Picture(path, PurePath(path.name)) for path in images]
+    values: list[tuple[float, float]] = []
+    notices = []
+    hidden = None if ranks.is_main else True
+    with tqdm(total=len(pictures), desc="calibrating", unit="image", leave=False, disable=hidden) as bar:
+        for batch in score_in_turn(model, pictures, batch_size, _score_and_maximum, ranks):
+            for _, outcome in batch:
+                if isinstance(outcome, InputError):
+                    notices.append(f"left out of the calibration: {outcome}")
+                else:
+                    values.append(outcome)
+            bar.update(len(batch))
+    return [score for score, _ in values], [maximum for _, maximum in values], notices
+
+
+def _score_and_maximum(scored: ScoredPicture) -> tuple[float, float]:
+    return scored.anomaly_score, float(scored.values.max())
+
+
+def _exact(rate: float) -> Fraction:
+    """The number as it is written: 0.1 is a tenth, not the float next to it."""
+    return Fraction(repr(rate))

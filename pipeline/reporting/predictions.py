@@ -1,0 +1,84 @@
+"""predictions.csv: a row for every image of a run."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from AnomalyCLIP_lib.decisions import Finding
+from AnomalyCLIP_lib.files import atomic_write
+
+COLUMNS = (
+    "image_path",
+    "cls_name",
+    "label",
+    "anomaly_score",
+    "decision",
+    "threshold",
+    "threshold_source",
+    "map_max",
+    "area_fraction",
+    "regions",
+    "error",
+)
+
+
+@dataclass(frozen=True)
+class PredictionRow:
+    """One image of a run.
+
+    Attributes:
+        image_path: relative to the dataset, or as it was given.
+        cls_name, label: of a dataset's image (0 normal, 1 anomalous); empty and None otherwise.
+        finding: None where the image could not be read.
+        error: the sentence that says why; else empty.
+    """
+
+    image_path: str
+    cls_name: str = ""
+    label: int | None = None
+    finding: Finding | None = None
+    error: str = ""
+
+    def cells(self) -> tuple[str, ...]:
+        """In the order of `COLUMNS`; numbers in full precision, regions as JSON, what does not apply empty."""
+        label = "" if self.label is None else str(self.label)
+        finding = self.finding
+        if finding is None:
+            return (self.image_path, self.cls_name, label, *[""] * 7, self.error)
+        threshold = finding.thresholds.image
+        return (
+            self.image_path,
+            self.cls_name,
+            label,
+            repr(finding.anomaly_score),
+            finding.decision,
+            repr(threshold.value),
+            threshold.source,
+            *("" if value is None else repr(value) for value in (finding.map_max, finding.area_fraction)),
+            "" if finding.regions is None else json.dumps(finding.regions),
+            self.error,
+        )
+
+
+def csv_lines(rows: Iterable[Sequence[str]]) -> str:
+    """Rows of cells as CSV text that can be encoded."""
+    buffer = io.StringIO()
+    plain, quoted = (csv.writer(buffer, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
+    for row in rows:
+        (quoted if any("\r" in cell for cell in row) else plain).writerow(row)  # before Python 3.13 \r is not quoted
+    return printable(buffer.getvalue())
+
+
+def printable(text: str) -> str:
+    """The text with \\udc80 to \\udcff written out: bytes of a file's name that are no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def write_predictions(rows: Iterable[PredictionRow], path: Path) -> None:
+    """Write the whole file, atomically."""
+    text = csv_lines([COLUMNS, *(row.cells() for row in rows)])
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")

@@ -1,0 +1,145 @@
+"""The gallery of the report: a card for each image, kept while the run goes by, within a number of bytes."""
+
+import heapq
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from AnomalyCLIP_lib.decisions import Finding
+from pipeline.distributed import ALONE, Ranks
+from pipeline.reporting.observing import ScoredImage
+from pipeline.reporting.outcomes import error, outcome
+from pipeline.reporting.report.thumbnails import Thumbnails, make_thumbnails, picture_of
+
+MOST_CARDS = 2000
+LARGEST_REPORT = 15_000_000
+"""Bytes of the whole file, for a dataset of up to some 60 classes."""
+FIXED_BYTES, BYTES_PER_CLASS, BYTES_PER_CARD = 150_000, 35_000, 1_300
+"""What the page holds besides pictures, rounded up: styles and settings, curves and table rows, the text of a card."""
+LEAST_BYTES, MOST_BYTES = 800, 40_000
+"""Of one card's pictures."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One image in the gallery.
+
+    Attributes:
+        position: number of the image in the run, from 0.
+        name: its path as predictions.csv has it.
+        class_name: empty where there are no classes.
+        label: 0 normal, 1 anomalous, None unknown.
+        finding: score, decision and regions.
+        thumbnails: what is shown of it.
+    """
+
+    position: int
+    name: str
+    class_name: str
+    label: int | None
+    finding: Finding
+    thumbnails: Thumbnails
+
+    @property
+    def outcome(self) -> str:
+        """A key of `outcomes.OUTCOMES` or `outcomes.DECISIONS`."""
+        return outcome(self.label, self.finding.decision)
+
+    @property
+    def error(self) -> float:
+        """See `outcomes.error`."""
+        return error(self.label, self.finding)
+
+
+class Gallery:
+    """An `observing.Observer` that keeps the cards of each class whose errors are the largest.
+
+    Pictures are made when their image comes by and kept encoded, so that memory is bounded by the size of the report.
+
+    Args:
+        class_sizes: number of images of each class; {"": number} for images without classes.
+        most_cards: of all classes together. Where there are more images, classes get equal shares.
+
+    Attributes:
+        cards: of the classes that are complete, on the main process.
+    """
+
+    needs_maps = True
+
+    def __init__(self, class_sizes: Mapping[str, int], most_cards: int = MOST_CARDS):
+        self.cards: list[Card] = []
+        self.shares = _shares(class_sizes, most_cards)
+        self.byte_budget = byte_budget(sum(self.shares.values()), len(class_sizes))
+        self._kept: list[tuple[float, int, Card]] = []  # of the class that is under way: a heap, the least error first
+
+    def see(self, scored: ScoredImage) -> None:
+        """Make the card of this image, if it can still have a place."""
+        entry = scored.entry
+        if self._has_place(entry.class_name, scored.position, error(entry.anomaly, scored.finding)):
+            self.add(
+                scored.position,
+                entry.relative_path,
+                entry.class_name,
+                entry.anomaly,
+                scored.finding,
+                picture_of(scored.image),
+                scored.size,
+                scored.values,
+            )
+
+    def add(
+        self,
+        position: int,
+        name: str,
+        class_name: str,
+        label: int | None,
+        finding: Finding,
+        picture: Image.Image,
+        size: tuple[int, int],
+        values: np.ndarray | None,
+    ) -> None:
+        """Take in one image; arguments as for `Card` and `thumbnails.make_thumbnails`."""
+        deviation = error(label, finding)
+        if not self._has_place(class_name, position, deviation):
+            return
+        thumbnails = make_thumbnails(picture, size, values, finding.thresholds.pixel.value, self.byte_budget)
+        card = Card(position, name, class_name, label, finding, thumbnails)
+        heapq.heappush(self._kept, (deviation, -position, card))
+        if len(self._kept) > self.shares[class_name]:
+            heapq.heappop(self._kept)
+
+    def end_class(self, name: str, ranks: Ranks = ALONE) -> None:
+        """Bring the cards of all processes together on the main one."""
+        everything: list[tuple[float, int, Card]] = []
+        for part in ranks.one_by_one(self._kept):
+            everything = heapq.nlargest(self.shares[name], [*everything, *part], key=lambda item: item[:2])
+        self.cards += [card for _, _, card in everything]
+        self._kept = []
+
+    def _has_place(self, class_name: str, position: int, deviation: float) -> bool:
+        share = self.shares[class_name]
+        return len(self._kept) < share or (share > 0 and (deviation, -position) > self._kept[0][:2])
+
+
+def by_error(cards: Iterable[Card]) -> list[Card]:
+    """The worst mistake first; equal ones in the order of the run."""
+    return sorted(cards, key=lambda card: (-card.error, card.position))
+
+
+def byte_budget(cards: int, classes: int) -> int:
+    """Bytes for the pictures of one card, so that the report stays within `LARGEST_REPORT`."""
+    room = LARGEST_REPORT - FIXED_BYTES - classes * BYTES_PER_CLASS - cards * BYTES_PER_CARD
+    return int(min(max(room * 3 / 4 / max(cards, 1), LEAST_BYTES), MOST_BYTES))  # base64 makes 4 bytes of 3
+
+
+def _shares(class_sizes: Mapping[str, int], most: int) -> dict[str, int]:
+    """How many cards each class gets: all where they fit, else equal shares; small classes leave room to others."""
+    shares = dict.fromkeys(class_sizes, 0)
+    room, waiting = most, len(class_sizes)
+    for name in sorted(class_sizes, key=lambda name: class_sizes[name]):
+        shares[name] = min(class_sizes[name], room // waiting)
+        room -= shares[name]
+        waiting -= 1
+    return shares

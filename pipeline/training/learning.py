@@ -1,0 +1,126 @@
+"""Adam on the two prompts, from features of the frozen encoder (paper, 3.3)."""
+
+import argparse
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from AnomalyCLIP_lib.checkpoint import describe_training, remove_other_epochs, write_checkpoint
+from AnomalyCLIP_lib.decisions import SETTING
+from AnomalyCLIP_lib.errors import InputError
+from AnomalyCLIP_lib.losses import glocal_loss
+from AnomalyCLIP_lib.memory import is_out_of_memory
+from AnomalyCLIP_lib.model import AnomalyCLIP
+from AnomalyCLIP_lib.prompts import PromptLearner
+from AnomalyCLIP_lib.scoring import image_logits
+from pipeline.training.features import CachedBatches, EncodedBatches
+from pipeline.training.progress import TrainingProgress
+from pipeline.training.thresholds import find_thresholds
+
+BETAS = (0.5, 0.999)
+
+
+def learn(
+    model: AnomalyCLIP,
+    batches: EncodedBatches | CachedBatches,
+    images: int,
+    arguments: argparse.Namespace,
+    training: dict[str, Any],
+    save_path: Path,
+    log: logging.Logger,
+    progress: TrainingProgress,
+) -> None:
+    """Adam on the prompts; a checkpoint every `save_freq` epochs and after the last one, which gets thresholds.
+
+    Args:
+        batches: iterated over once an epoch, and once more for the thresholds.
+        images: how many an epoch has.
+        progress: told of every completed epoch.
+
+    Raises:
+        InputError: the loss is not finite any more, an image cannot be read, or memory does not suffice.
+    """
+    prompts = model.prompts
+    assert isinstance(prompts, PromptLearner)
+    settings = describe_training(
+        model.settings, model.backbone, model.provenance.fingerprint, model.provenance.pretrained, training
+    )
+    optimizer = torch.optim.Adam(prompts.parameters(), lr=arguments.learning_rate, betas=BETAS)
+    for epoch in range(1, arguments.epoch + 1):
+        start = time.perf_counter()
+        local_losses, image_losses = [], []
+        bar = tqdm(batches, total=len(batches), desc=f"epoch {epoch}/{arguments.epoch}", leave=False, disable=None)
+        for batch in bar:
+            local, image = training_step(
+                model, optimizer, batch.image_features, batch.patch_features, batch.labels, batch.masks
+            )
+            local_losses.append(local)
+            image_losses.append(image)
+            bar.set_postfix(local=f"{local:.4f}", image=f"{image:.4f}")
+        local, image = sum(local_losses) / len(local_losses), sum(image_losses) / len(image_losses)
+        if epoch % arguments.print_freq == 0 or epoch == arguments.epoch:
+            log.info(f"epoch {epoch}/{arguments.epoch}: local loss {local:.4f}, image loss {image:.4f}")
+            tqdm.write(f"{images / (time.perf_counter() - start):.1f} images/s")
+        if epoch % arguments.save_freq == 0 or epoch == arguments.epoch:
+            path = save_path / f"epoch_{epoch}.pth"
+            write_checkpoint(path, prompts, settings, epoch)
+            if epoch <= arguments.save_freq:  # the first one of this run
+                remove_other_epochs(save_path, path)
+        progress.epoch_done(epoch, local, image)
+    thresholds = find_thresholds(model, batches, arguments.dataset)
+    log.info(
+        f"thresholds: image score {thresholds['image']:.4g}, pixel {thresholds['pixel']:.4g} ({thresholds['source']})"
+    )
+    path = save_path / f"epoch_{arguments.epoch}.pth"
+    write_checkpoint(path, prompts, settings | {SETTING: thresholds}, arguments.epoch)
+    log.info(f"the prompts are in {path}")
+
+
+def training_step(
+    model: AnomalyCLIP,
+    optimizer: torch.optim.Optimizer,
+    image_features: Tensor,
+    patch_features: Sequence[Tensor],
+    labels: Tensor,
+    masks: Tensor,
+) -> tuple[float, float]:
+    """One step of the prompts; the encoder is frozen, so its features come as they are.
+
+    Args:
+        image_features, patch_features: from `model.encode_image`.
+        labels: (B,) int64, 1 anomalous.
+        masks: (B, S, S), 0 or 1.
+
+    Returns:
+        the local loss, its factor 4 included, and the image loss, both from before the step.
+
+    Raises:
+        InputError: the loss is not finite, or memory does not suffice; the batch of a step is never split.
+    """
+    try:
+        text_features = model.text_features()
+        loss = glocal_loss(
+            image_logits(image_features, text_features),
+            labels.to(model.device),
+            model.layer_probabilities(patch_features, text_features),
+            masks.to(model.device),
+        )
+        if not loss.total.isfinite():
+            raise InputError("The loss is not finite any more; lower --learning_rate, or use --precision fp32.")
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"The memory does not suffice for a training step on {len(labels)} images; lower --batch_size or "
+            "--image_size."
+        ) from error
+    return loss.local.item(), loss.image.item()

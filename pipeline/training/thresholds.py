@@ -1,0 +1,62 @@
+"""The thresholds that training stores beside the prompts: those with the largest F1 on the images trained on."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from AnomalyCLIP_lib.decisions import DEFAULT_THRESHOLD
+from AnomalyCLIP_lib.model import AnomalyCLIP
+from AnomalyCLIP_lib.scoring import anomaly_maps, image_scores
+from metrics import f1_max
+from pipeline.evaluation.pixel_histogram import PixelHistogram
+from pipeline.training.features import FeatureBatch
+
+NO_ANOMALOUS_PIXELS = "no mask has an anomalous pixel at the model's size"
+
+
+def find_thresholds(model: AnomalyCLIP, batches: Iterable[FeatureBatch], dataset: str) -> dict[str, Any]:
+    """The thresholds with the largest F1, of image scores and of pixels of all classes together.
+
+    Each lies halfway between the neighbouring values (see `metrics.f1_max`). Images are scored as in testing; masks
+    and maps are counted and let go, and no random numbers are drawn but the batches' own.
+
+    Args:
+        batches: run through once; all images, of both labels.
+        dataset: label of the training set, for the user.
+
+    Returns:
+        what `thresholds.check_stored` accepts. Where the masks have no anomalous pixel left at the model's size, the
+        pixel threshold is 0.5, and the source says so.
+    """
+    labels: list[int] = []
+    scores: list[float] = []
+    pixels = PixelHistogram()
+    layers = np.float32(len(model.settings.map_positions()))
+    with torch.no_grad():
+        text_features = model.text_features()
+        for batch in tqdm(batches, desc="thresholds", unit="batch", leave=False, disable=None):
+            labels += batch.labels.tolist()
+            scores += image_scores(batch.image_features, text_features).tolist()
+            maps = anomaly_maps(
+                model.layer_probabilities(batch.patch_features, text_features), model.settings.sigma
+            ).numpy()
+            for mask, anomaly_map in zip(batch.masks.cpu().numpy(), maps, strict=True):
+                pixels.add(mask, anomaly_map / layers)
+    best_image, best_pixel = f1_max(labels, scores), pixels.f1_max()
+    assert best_image is not None  # training needs both labels
+    source = f"best F1 on the training set {dataset}"
+    if best_pixel is None:
+        source += f"; pixel {DEFAULT_THRESHOLD}, since {NO_ANOMALOUS_PIXELS}"
+    return {
+        "image": _in_range(best_image.threshold),
+        "pixel": _in_range(best_pixel.threshold) if best_pixel else DEFAULT_THRESHOLD,
+        "source": source,
+    }
+
+
+def _in_range(threshold: float) -> float:
+    """Probabilities and their smoothed sums leave [0, 1] by rounding only."""
+    return min(max(threshold, 0.0), 1.0)

@@ -1,0 +1,195 @@
+"""Results as HTML. Everything that comes from outside, file names above all, is escaped."""
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Sequence
+from html import escape
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from AnomalyCLIP_lib.decisions import ANOMALOUS, NORMAL, Threshold, Thresholds
+from AnomalyCLIP_lib.model import AnomalyCLIP
+from pipeline.reporting.pictures import COLOUR_MAP, outline, overlay
+from pipeline.web.scoring import DISPLAYED_SIDE, Refused, Scored
+
+JPEG_QUALITY = 92
+MOST_REGIONS_LISTED = 8
+LEGEND_STEPS = 16
+EMPTY = '<p class="empty">The results appear here: give a picture, or click a sample.</p>'
+
+
+def picture(scored: Scored, pixel_threshold: float | None, opacity: float) -> str:
+    """The heat map over the picture, with a scale; pixel_threshold None: without the outline."""
+    values = scored.values()
+    drawn = overlay(Image.fromarray(scored.displayed), values, opacity)
+    if pixel_threshold is not None:
+        drawn = outline(drawn, values, pixel_threshold)
+    height, width = drawn.shape[:2]
+    description = f"Heat map of {scored.name}" + ("" if pixel_threshold is None else ", anomalous regions outlined")
+    return (
+        f'<figure class="shown"><img src="{_data_uri(drawn)}" width="{width}" height="{height}" decoding="sync" '
+        f'alt="{escape(description)}"><figcaption>{_legend(pixel_threshold)}</figcaption></figure>'
+    )
+
+
+def verdict(scored: Scored, thresholds: Thresholds) -> str:
+    """Score, decision, what both rest upon, and the regions."""
+    finding = scored.finding(thresholds)
+    assert finding.map_max is not None and finding.area_fraction is not None and finding.regions is not None
+    anomalous = finding.decision == ANOMALOUS
+    width, height = scored.size
+    boxes = "".join(f"<li>x {x}, y {y}, {w} × {h} pixels</li>" for x, y, w, h in finding.regions[:MOST_REGIONS_LISTED])
+    more = len(finding.regions) - MOST_REGIONS_LISTED
+    listed = f"<details><summary>where the regions are</summary><ul>{boxes}" + (
+        f"<li>and {more} smaller</li></ul></details>" if more > 0 else "</ul></details>"
+    )
+    if finding.regions:
+        area = (
+            f"<strong>{_share(finding.area_fraction)}</strong> of its {width} × {height} pixels, in "
+            f"<strong>{_regions(len(finding.regions))}</strong>, reach"
+        )
+    else:
+        area = f"<strong>None</strong> of its {width} × {height} pixels reaches"
+    return (
+        f'<div class="verdict"><h2>{_pill(finding.decision)} <span class="name">{escape(scored.name)}</span></h2>'
+        f"<p>The score <strong>{scored.anomaly_score:.4f}</strong> "
+        f"{'reaches' if anomalous else 'stays below'} the image threshold {_threshold(thresholds.image)}.</p>"
+        f"<p>{area} the pixel threshold {_threshold(thresholds.pixel)}; the largest value of the map is "
+        f"{finding.map_max:.3f}.</p>{listed if finding.regions else ''}</div>"
+    )
+
+
+def overview(scored: Sequence[Scored], thresholds: Thresholds) -> str:
+    """A table of all pictures; empty where there is one picture only."""
+    if len(scored) < 2:
+        return ""
+    decisions = [one.decision(thresholds) for one in scored]
+    counts = Counter(decisions)
+    rows = "".join(
+        f'<tr><td class="name">{escape(one.name)}</td><td>{one.anomaly_score:.4f}</td><td>{_pill(decision)}</td></tr>'
+        for one, decision in zip(scored, decisions, strict=True)
+    )
+    return (
+        f"<table class='overview'><caption>{counts[ANOMALOUS]} anomalous, {counts[NORMAL]} normal at the image "
+        f"threshold {thresholds.image.value:.4g}</caption><thead><tr><th>picture</th><th>score</th><th>decision</th>"
+        f"</tr></thead><tbody>{rows}</tbody></table>"
+    )
+
+
+def problems(refused: Sequence[Refused], more: Sequence[str] = ()) -> str:
+    """The sentences about what could not be scored; empty where all is well."""
+    sentences = [*more, *(one.sentence for one in refused)]
+    if not sentences:
+        return ""
+    listed = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+    return f'<ul class="problems" role="alert">{listed}</ul>'
+
+
+def introduction(model: AnomalyCLIP, reason: str) -> str:
+    """Title, what the page does, and which model does it and why."""
+    told = "\n".join([f"{model.describe()} ({reason})", *model.provenance.notices])
+    checkpoint = model.provenance.checkpoint
+    if checkpoint is not None:  # visitors need not know the folders of this machine
+        told = told.replace(str(checkpoint.path), checkpoint.path.name)
+    described = escape(told).replace("\n", "<br>")
+    return (
+        "<div class='intro'><h1>AnomalyCLIP: find what is wrong in a picture</h1>"
+        "<p>Give a picture of a thing, and the model says whether it looks damaged and where, though it has never "
+        "seen a thing of this kind.</p>"
+        f"<p class='model'><strong>Model:</strong> {described}</p></div>"
+    )
+
+
+def thumbnail(scored: Scored, side: int) -> Image.Image:
+    """The picture itself, small, for choosing."""
+    image = Image.fromarray(scored.displayed)
+    image.thumbnail((side, side))
+    return image
+
+
+def _pill(decision: str) -> str:
+    return f'<span class="decision {decision}">{decision}</span>'
+
+
+def _threshold(threshold: Threshold) -> str:
+    return f'{threshold.value:.4g} <span class="source">({escape(threshold.source)})</span>'
+
+
+def _share(fraction: float) -> str:
+    if 0 < fraction < 0.0005:
+        return "less than 0.1 %"
+    return f"{100 * fraction:.1f} %"
+
+
+def _regions(count: int) -> str:
+    return "1 region" if count == 1 else f"{count} regions"
+
+
+def _legend(pixel_threshold: float | None) -> str:
+    """The scale of the heat map, with the pixel threshold on it."""
+    greys = np.linspace(0, 255, LEGEND_STEPS).round().astype(np.uint8)[None]
+    colours = cv2.applyColorMap(greys, COLOUR_MAP)[0, :, ::-1]
+    gradient = ", ".join(f"rgb({red} {green} {blue})" for red, green, blue in colours.tolist())
+    mark = "" if pixel_threshold is None else f'<i style="left: {100 * min(pixel_threshold, 1):.1f}%"></i>'
+    return (
+        f'<span>0 normal</span><span class="scale" style="background: linear-gradient(to right, {gradient})">{mark}'
+        "</span><span>1 anomalous</span>"
+    )
+
+
+def _data_uri(drawn: np.ndarray) -> str:
+    """The picture inside the address, so that moving a slider leaves no files behind."""
+    buffer = io.BytesIO()
+    Image.fromarray(drawn).save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+STYLE = f"""
+.gradio-container {{ max-width: 1240px !important; margin: 0 auto; }}
+:root {{ --bad: #a4161a; --good: #1b6b3a; --faint: #59616e; }}
+.dark {{ --bad: #ff8f8f; --good: #7fdca4; --faint: #aab2bf; }}
+.gradio-container {{ --body-text-color-subdued: var(--faint); --block-info-text-color: var(--faint); }}
+.html-container {{ padding: 0 !important; }}
+.intro h1 {{ margin-bottom: 0.2rem; }}
+.intro .model {{ padding: 0.5rem 0.75rem; border-left: 4px solid var(--color-accent);
+    background: var(--background-fill-secondary); overflow-wrap: anywhere; margin: 0.5rem 0 0; }}
+.limits, .source, .empty, .shown figcaption {{ color: var(--faint) !important; }}
+.limits, .shown figcaption {{ font-size: var(--text-sm); margin: 0; }}
+.part {{ margin: 0 0 0.2rem !important; font-size: 1rem; }}
+.empty {{ padding: 5rem 1rem; text-align: center; border: 2px dashed var(--border-color-primary);
+    border-radius: 8px; margin: 0; }}
+.pictures .grid-wrap {{ min-height: 0 !important; height: auto !important; max-height: none !important; }}
+.pictures .grid-container {{ padding-top: 0 !important; }}
+#choice .grid-container {{ grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); }}
+#outlined {{ align-self: center; }}
+.pictures .thumbnail-item {{ aspect-ratio: auto; height: auto; display: flex; flex-direction: column; }}
+.pictures .thumbnail-item img {{ aspect-ratio: 1; height: auto; }}
+.pictures .caption-label {{ position: static; width: 100%; max-width: none; border: 0; white-space: normal;
+    overflow-wrap: anywhere; text-align: center; font-size: var(--text-sm); padding: 0.2rem; opacity: 1 !important; }}
+.verdict h2 {{ margin: 0 0 0.4rem; font-size: 1.3rem; display: flex; gap: 0.6rem; flex-wrap: wrap;
+    align-items: center; }}
+.verdict p {{ margin: 0.2rem 0; font-variant-numeric: tabular-nums; }}
+.name {{ overflow-wrap: anywhere; }}
+.decision {{ border: 2px solid currentColor; border-radius: 1rem; padding: 0.05rem 0.7rem; font-weight: 700;
+    white-space: nowrap; }}
+.decision.anomalous {{ color: var(--bad); }}
+.decision.normal {{ color: var(--good); }}
+.shown {{ margin: 0; text-align: center; }}
+.shown img {{ display: block; margin: 0 auto; width: auto; height: auto; max-width: 100%; max-height: min(52vh,
+    {DISPLAYED_SIDE}px); border-radius: 4px; }}
+.shown figcaption {{ display: flex; gap: 0.6rem; align-items: center; justify-content: center; margin-top: 0.5rem; }}
+.scale {{ position: relative; height: 0.8rem; flex: 0 1 20rem; border-radius: 2px; }}
+.scale i {{ position: absolute; top: -0.2rem; bottom: -0.2rem; width: 4px; margin-left: -2px; background: #00ffff;
+    border: 1px solid #000; }}
+.overview {{ width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 0 !important;
+    border: 0 !important; }}
+.overview tr, .overview thead, .overview tbody {{ border: 0 !important; }}
+.overview caption {{ text-align: left; font-weight: 600; padding-bottom: 0.3rem; }}
+.overview th, .overview td {{ text-align: left; padding: 0.3rem 0.5rem !important; border-width: 0 0 1px !important;
+    border-color: var(--border-color-primary) !important; }}
+.problems {{ margin: 0 !important; padding: 0.6rem 0.8rem 0.6rem 1.8rem !important; border-left: 4px solid var(--bad);
+    background: var(--background-fill-secondary); overflow-wrap: anywhere; list-style: disc; }}
+"""
