@@ -532,7 +532,7 @@ def test_other_spellings_of_a_dataset_find_the_right_prompts(tiny_dataset, monke
         asked.append(tested_dataset)
         raise InputError("far enough")
 
-    monkeypatch.setattr("pipeline.flags.load", load)
+    monkeypatch.setattr("AnomalyCLIP_lib.loading.load", load)
     with pytest.raises(InputError, match="far enough"):
         test.main(["--data_path", str(tiny_dataset), "--dataset", label, "--save_path", str(tmp_path)])
     assert asked == ["mvtec"]
