@@ -71,7 +71,8 @@ class VisualEncoder(nn.Module):
         x = x.flatten(2).transpose(1, 2)  # (B, N, C)
         class_token = visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
         x = torch.cat([class_token, x], dim=1) + self._positional_embedding(grid).to(x.dtype)
-        return visual.ln_pre(x)
+        # The residual stream stays float32 under autocast: rounding it in every block multiplies the error of scores.
+        return visual.ln_pre(x).float()
 
     def _positional_embedding(self, grid: tuple[int, int]) -> Tensor:
         """(1 + N, C) for this patch grid: bilinear, no antialiasing; the stored parameter stays as it is."""

@@ -80,7 +80,7 @@ def test_bf16_stays_near_fp32(committed, unseen):
         for a, b in zip(exact.predictions, rough.predictions, strict=True)
     ]
     assert max(differences) <= 0.03 and np.mean(differences) <= 0.002
-    assert rough.mean["pixel_auroc"] == pytest.approx(exact.mean["pixel_auroc"], abs=0.1)
+    assert rough.mean["pixel_auroc"] == pytest.approx(exact.mean["pixel_auroc"], abs=0.2)
 
 
 def test_untrained_weights_stay_at_chance(unseen):

@@ -131,11 +131,24 @@ def test_scores_and_losses_stay_in_fp32_under_autocast(tiny_files, images, preci
     assert {tensor.dtype for tensor in tensors} == {torch.float32}
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_residual_stream_stays_in_fp32_under_autocast(tiny_files, images, precision):
+    model = load_tiny(tiny_files, precision=precision)
+    seen = []
+    for block in model.visual_encoder.visual.transformer.resblocks:
+        block.ln_1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].dtype))
+    model.predict(images)
+    assert seen == [torch.float32] * 4
+
+
 def test_bf16_stays_near_fp32(reference_files):
-    """Scores within 0.03 and pixel AUROC within 0.1 point, on stand-in weights of the paper's depth."""
+    """On stand-in weights of the paper's depth: scores within 0.01, maps within 0.02, pixel AUROC within 0.5 points.
+
+    The margins are about three times what processors with and without bf16 instructions were measured to do.
+    """
     rng = np.random.default_rng(0)
     pictures, masks = [], []
-    for _ in range(4):
+    for _ in range(16):
         picture = np.full((64, 64, 3), 120) + rng.integers(-9, 9, (64, 64, 3))
         mask = np.zeros((64, 64), bool)
         row, column = rng.integers(5, 40, 2)
@@ -143,23 +156,22 @@ def test_bf16_stays_near_fp32(reference_files):
         picture[mask] = (230, 40, 40)
         pictures.append(picture.astype(np.uint8))
         masks.append(mask)
-    results = []
-    for precision in ("fp32", "bf16"):
-        model = AnomalyCLIP_lib.load(
+    exact, rough = (
+        AnomalyCLIP_lib.load(
             str(reference_files / "config.json"),
             str(reference_files / "clip.pt"),
             reference_files / "prompts.pth",
             image_size=126,
             device="cpu",
             precision=precision,
-        )
-        results.append(model.predict(pictures))
-    exact, rough = results
-    difference = (exact.anomaly_score - rough.anomaly_score).abs()
-    assert 0 < difference.max() < 0.03
+        ).predict(pictures)
+        for precision in ("fp32", "bf16")
+    )
+    assert 0 < (exact.anomaly_score - rough.anomaly_score).abs().max() < 0.01
+    assert (exact.anomaly_map - rough.anomaly_map).abs().max() < 0.02
     truth = F.interpolate(torch.from_numpy(np.stack(masks))[:, None].float(), 126)[:, 0].numpy().ravel() > 0
-    aurocs = [100 * roc_auc_score(truth, result.anomaly_map.numpy().ravel()) for result in results]
-    assert aurocs[0] == pytest.approx(aurocs[1], abs=0.1)
+    aurocs = [100 * roc_auc_score(truth, result.anomaly_map.numpy().ravel()) for result in (exact, rough)]
+    assert aurocs[0] == pytest.approx(aurocs[1], abs=0.5)
 
 
 def test_compile_flag_translates_the_encoder(tiny_files, images, monkeypatch):
