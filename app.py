@@ -14,9 +14,9 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from AnomalyCLIP_lib.backbone import REPOSITORY
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.loading import backbone_at_hand
 from pipeline.distributed import ALONE
@@ -24,6 +24,7 @@ from pipeline.flags import add_scoring_flags, find_thresholds, load_model, thres
 from pipeline.inference.calibration import check_flags
 from utils import run, set_seed
 
+IMAGES = Path(__file__).resolve().parent / "docs" / "images"
 BATCH_SIZE = 8  # of calibration
 FIRST_PORT, PORTS_TRIED = 7860, 100
 LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
@@ -33,7 +34,7 @@ SAMPLES = ("washer_damaged", "woven_damaged", "marble_damaged", "capsule_intact"
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if importlib.util.find_spec("gradio") is None:
-        raise InputError("The web page needs Gradio; install it by: pip install -r requirements-app.txt")
+        raise InputError("The web page needs Gradio; install it by: pip install -e '.[app]'")
     check_flags(*threshold_choice(arguments))
     port = free_port(arguments.host, arguments.port)
     with tempfile.TemporaryDirectory(prefix="anomalyclip_page_") as uploads, serving(arguments, port, uploads) as url:
@@ -69,7 +70,7 @@ def serving(arguments: argparse.Namespace, port: int, uploads: str) -> Iterator[
     from pipeline.web.interface import build, launch_options
     from pipeline.web.scoring import Scorer
 
-    samples = [path for name in SAMPLES if (path := REPOSITORY / "docs" / "images" / f"{name}.png").is_file()]
+    samples = [path for name in SAMPLES if (path := IMAGES / f"{name}.png").is_file()]
     page = build(Scorer(model), thresholds, reason, samples)
     launched: dict[str, Any] = launch_options(samples)
     try:

@@ -1,5 +1,5 @@
 # Sourced by test.sh, train.sh and tests/run.sh: makes .venv beside this file and installs what they need.
-# Nothing is downloaded again while requirements.txt stays the same.
+# Nothing is downloaded again while requirements.txt and pyproject.toml stay the same.
 
 set -euo pipefail
 REPOSITORY="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -16,8 +16,8 @@ stop() { # one sentence on standard error, exit code 2
     exit 2
 }
 
-prepare_environment() { # arguments: requirement files
-    local base="${PYTHON:-python3}" stamp=".venv/.installed" wanted
+prepare_environment() { # argument: extras of pyproject.toml, for example app,test
+    local base="${PYTHON:-python3}" stamp=".venv/.installed" package=".${1:+[$1]}" wanted
     if [ ! -x .venv/bin/python ]; then
         command -v "$base" >/dev/null || stop "Python was not found; install Python 3.10 or newer, or name it by PYTHON=..."
         "$base" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
@@ -25,13 +25,11 @@ prepare_environment() { # arguments: requirement files
         echo "making .venv with $("$base" --version)" >&2
         "$base" -m venv .venv || stop "$base could not make a virtual environment; on Debian install python3-venv, then remove .venv"
     fi
-    wanted="$(cat "$@" | cksum)"
+    wanted="$package $(cat requirements.txt pyproject.toml | cksum)"
     touch "$stamp"
     if ! grep -qxF "$wanted" "$stamp"; then
-        echo "installing $* into .venv (PyTorch is large; the README tells how to get its smaller CPU build)" >&2
-        local flags=()
-        for file in "$@"; do flags+=(-r "$file"); done
-        .venv/bin/python -m pip install --quiet "${flags[@]}" >&2 || stop "pip could not install $*; its message is above"
+        echo "installing $package into .venv (PyTorch is large; the README explains how to get its smaller CPU build)" >&2
+        .venv/bin/python -m pip install --quiet --editable "$package" >&2 || stop "pip could not install $package; its message is above"
         if ! .venv/bin/python -c 'import cv2' 2>/dev/null; then
             # opencv-python needs libGL, which containers without a screen lack; the headless build does not
             .venv/bin/python -m pip uninstall --quiet --yes opencv-python >&2

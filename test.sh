@@ -8,7 +8,7 @@
 #            SAVE_PATH   default results                              EXTRA_FLAGS more flags for test.py
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 [ -n "${DATA_ROOT:-}" ] || [ $# -eq 0 ] || stop "the datasets $* need DATA_ROOT, the folder that holds them: DATA_ROOT=/data bash test.sh $*"
-prepare_environment requirements.txt
+prepare_environment
 
 save_path="${SAVE_PATH:-results}"
 read -r -a extra <<<"${EXTRA_FLAGS:-}"

@@ -9,7 +9,7 @@
 # Variables: PRETRAINED  CLIP weights, a file or an open_clip tag     EXTRA_FLAGS  more flags for train.py
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 [ -n "${DATA_ROOT:-}" ] || [ $# -eq 0 ] || stop "the datasets $* need DATA_ROOT, the folder that holds them: DATA_ROOT=/data bash train.sh $*"
-prepare_environment requirements.txt
+prepare_environment
 
 read -r -a extra <<<"${EXTRA_FLAGS:-}"
 [ -n "${PRETRAINED:-}" ] && extra+=(--pretrained "$PRETRAINED")

@@ -11,9 +11,12 @@ import open_clip
 
 from AnomalyCLIP_lib.errors import InputError
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-CHECKPOINTS = REPOSITORY / "checkpoints"
-DEMO_FOLDER = CHECKPOINTS / "demo"
+# In a checkout, checkpoints/ lies beside the library. Installed, the library carries the demo model with it, and
+# prompts and weights are looked for in the folder where the user stands.
+_BESIDE = Path(__file__).resolve().parent.parent / "checkpoints"
+_IN_CHECKOUT = (_BESIDE / "demo").is_dir()
+CHECKPOINTS = _BESIDE if _IN_CHECKOUT else Path("checkpoints")
+DEMO_FOLDER = _BESIDE / "demo" if _IN_CHECKOUT else Path(__file__).resolve().parent / "demo_model"
 
 PAPER_BACKBONE = "ViT-L/14@336px"
 DEMO_BACKBONE = "demo"

@@ -11,7 +11,7 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
-from AnomalyCLIP_lib.backbone import CHECKPOINTS, OPENAI_NAMES, PAPER_BACKBONE, REPOSITORY, Backbone
+from AnomalyCLIP_lib.backbone import CHECKPOINTS, OPENAI_NAMES, PAPER_BACKBONE, Backbone
 from AnomalyCLIP_lib.decisions import check_stored
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import atomic_write
@@ -51,9 +51,10 @@ class Checkpoint:
 
     @property
     def shown_path(self) -> str:
-        """For the user: relative to the repository where it lies in it, as in the README; else as it was given."""
-        inside = self.path.is_relative_to(REPOSITORY)
-        return self.path.relative_to(REPOSITORY).as_posix() if inside else str(self.path)
+        """For the user: relative to the checkout where it lies in it, as in the README; else as it was given."""
+        checkout = CHECKPOINTS.parent
+        inside = self.path.is_relative_to(checkout)
+        return self.path.relative_to(checkout).as_posix() if inside else str(self.path)
 
     @property
     def width(self) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, REPOSITORY
+from AnomalyCLIP_lib.backbone import CHECKPOINTS, DEMO_BACKBONE
 from AnomalyCLIP_lib.decisions import judge, values_at
 from AnomalyCLIP_lib.files import output_folder
 from AnomalyCLIP_lib.loading import load
@@ -58,7 +58,7 @@ def draw_panel(folder: Path, truths: dict[str, np.ndarray]) -> np.ndarray:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "docs" / "images", help="default: %(default)s")
+    parser.add_argument("--out", type=Path, default=CHECKPOINTS.parent / "docs" / "images", help="default: %(default)s")
     arguments = parser.parse_args(argv)
     folder = output_folder(arguments.out, "--out")
     save_picture(draw_panel(folder, draw_samples(folder)), folder / "demo_panel.png")

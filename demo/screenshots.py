@@ -3,7 +3,7 @@
     bash test.sh
     python -m demo.screenshots
 
-Needs requirements-app.txt, playwright (pip install playwright) and a Chromium of the system.
+Needs the extra dev (pip install -e '.[dev]') and a Chromium of the system.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, REPOSITORY
+from AnomalyCLIP_lib.backbone import CHECKPOINTS, DEMO_BACKBONE
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import atomic_write, output_folder
 from demo.browser import WINDOW, start_browser
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page  # pyright: ignore[reportMissingImports]
 
 LEVELS = 48  # of each colour: hardly to be told from 256, and half of the bytes
-IMAGES = REPOSITORY / "docs" / "images"
-REPORT = REPOSITORY / "results" / "demo" / "report.html"
+IMAGES = CHECKPOINTS.parent / "docs" / "images"
+REPORT = CHECKPOINTS.parent / "results" / "demo" / "report.html"
 REPORT_WINDOW = (1280, 1460)
 EXCERPT = "#metrics, .charts + .charts { display: none } nav { position: static !important }"
 """The tables and all curves but the first class's are left out of the picture, so that the gallery is seen too."""
@@ -75,7 +75,7 @@ def served() -> Iterator[str]:
     """
     process = subprocess.Popen(
         [sys.executable, "app.py", "--backbone", DEMO_BACKBONE],
-        cwd=REPOSITORY,
+        cwd=CHECKPOINTS.parent,
         stderr=subprocess.PIPE,
         text=True,
     )

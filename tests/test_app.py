@@ -278,7 +278,7 @@ def test_an_upload_that_was_deleted_is_told(handlers, results):
 
 def test_the_page_serves_no_interface_for_programs(model, monkeypatch):
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
-    pytest.importorskip("gradio", reason="Gradio is not installed (pip install -r requirements-app.txt)")
+    pytest.importorskip("gradio", reason="Gradio is not installed (pip install -e '.[app]')")
     from pipeline.web import interface
 
     page = interface.build(Scorer(model), model.thresholds(), "because", [ASSETS / NAMES[0]])
@@ -300,7 +300,7 @@ def test_the_page_says_which_model_it_uses_and_why_but_no_folders(model):
 
 def test_without_gradio_one_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setattr(app.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install -r requirements-app.txt"):
+    with pytest.raises(InputError, match=r"pip install -e"):
         app.main([])
 
 

@@ -27,7 +27,7 @@ PICTURE = "#picture img"
 @pytest.fixture(scope="module")
 def served(browser, tmp_path_factory):
     """Address of the page, served by a process of its own; that it ends well on Ctrl-C is checked at the end."""
-    pytest.importorskip("gradio", reason="Gradio is not installed (pip install -r requirements-app.txt)")
+    pytest.importorskip("gradio", reason="Gradio is not installed (pip install -e '.[app]')")
     temporary = tmp_path_factory.mktemp("temporary")
     process = subprocess.Popen(
         [sys.executable, "app.py", "--backbone", "demo", "--device", "cpu", *THRESHOLDS],

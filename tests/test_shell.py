@@ -26,8 +26,9 @@ def clone(tmp_path):
     python = folder / ".venv" / "bin" / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
-    checksum = subprocess.run("cat requirements.txt | cksum", shell=True, cwd=folder, capture_output=True, text=True)
-    (folder / ".venv" / ".installed").write_text(checksum.stdout)
+    command = "cat requirements.txt pyproject.toml | cksum"
+    checksum = subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True).stdout
+    (folder / ".venv" / ".installed").write_text(f". {checksum}")
     return folder
 
 
