@@ -18,10 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from AnomalyCLIP_lib.errors import InputError
-from AnomalyCLIP_lib.loading import backbone_at_hand
-from pipeline.distributed import ALONE
-from pipeline.flags import add_scoring_flags, find_thresholds, load_model, threshold_choice
-from pipeline.inference.calibration import check_flags
+from pipeline.flags import add_scoring_flags, check_inputs, check_threshold_flags, find_thresholds, load_model
 from utils import run, set_seed
 
 IMAGES = Path(__file__).resolve().parent / "docs" / "images"
@@ -35,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if importlib.util.find_spec("gradio") is None:
         raise InputError("The web page needs Gradio; install it by: pip install -e '.[app]'")
-    check_flags(*threshold_choice(arguments))
+    check_threshold_flags(arguments)
+    check_inputs(None, checkpoint=arguments.checkpoint_path)
     port = free_port(arguments.host, arguments.port)
     with tempfile.TemporaryDirectory(prefix="anomalyclip_page_") as uploads, serving(arguments, port, uploads) as url:
         print(f"the web page is at {url} (Ctrl-C ends it)", file=sys.stderr, flush=True)
@@ -57,6 +55,9 @@ def serving(arguments: argparse.Namespace, port: int, uploads: str) -> Iterator[
     Raises:
         InputError: the flags do not fit; nothing has been served then.
     """
+    from AnomalyCLIP_lib.loading import backbone_at_hand
+    from pipeline.distributed import ALONE
+
     set_seed(arguments.seed)
     backbone, reason = backbone_at_hand(
         arguments.backbone, arguments.pretrained, arguments.checkpoint_path, arguments.cache_dir

@@ -118,7 +118,7 @@ def threshold_before(cell: int, smallest: np.ndarray, largest: np.ndarray) -> fl
     if cell == 0:
         return float(smallest[0])
     below, above = largest[cell - 1], smallest[cell]
-    middle = below / 2 + above / 2
+    middle = (below / 2 + above / 2).astype(below.dtype)  # NumPy 1 widens what is divided by a number
     return float(middle if below < middle <= above else above)  # neighbouring numbers have none between them
 
 

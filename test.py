@@ -12,13 +12,14 @@ import sys
 from collections.abc import Sequence
 
 from AnomalyCLIP_lib.errors import InputError
-from pipeline.dataset_run import run_on_dataset
-from pipeline.distributed import process_group
-from pipeline.evaluation.evaluate import LEVELS
-from pipeline.flags import add_scoring_flags, threshold_choice
-from pipeline.image_run import run_on_images
-from pipeline.inference.calibration import check_flags, refuse_to_write_there
-from pipeline.reporting.pictures import KINDS, NO_PICTURES
+from pipeline.flags import (
+    LEVELS,
+    NO_PICTURES,
+    add_scoring_flags,
+    check_inputs,
+    check_threshold_flags,
+    refuse_to_write_there,
+)
 from utils import positive, run, set_seed
 
 
@@ -32,13 +33,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError(f"{flag} is for --image; leave it away with --data_path.")
     if arguments.visualize_all and arguments.visualize == NO_PICTURES:
         raise InputError("--visualize_all contradicts --visualize none; leave one of them away.")
-    check_flags(*threshold_choice(arguments))
+    check_threshold_flags(arguments)
     refuse_to_write_there(arguments.calibrate, arguments.save_path)
+    check_inputs(arguments.data_path, arguments.image or () if not arguments.go_on else (), arguments.checkpoint_path)
+    # After the flags, since these bring torch and all that the run needs: a mistake is answered at once.
+    from pipeline.distributed import process_group
+
     set_seed(arguments.seed)
     with process_group(arguments.device) as ranks:
         command = shlex.join(["python", "test.py", *argv])
         if arguments.image:
+            from pipeline.image_run import run_on_images
+
             return run_on_images(arguments, ranks, command)
+        from pipeline.dataset_run import run_on_dataset
+
         run_on_dataset(arguments, ranks, command)
         return 0
 
@@ -71,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     pictures = parser.add_argument_group("pictures")
     pictures.add_argument(
         "--visualize",
-        choices=(NO_PICTURES, *KINDS),
+        choices=(NO_PICTURES, "overlay", "panel"),
         help="overlay: heat map and outline on the image; panel: image, heat map, outline and ground truth beside one "
         "another (default: overlay for --image, panel for --data_path)",
     )

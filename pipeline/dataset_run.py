@@ -22,11 +22,10 @@ from pipeline.distributed import Ranks
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.results import Evaluation
 from pipeline.evaluation.streaming_metrics import METRICS
-from pipeline.flags import find_thresholds, load_model
+from pipeline.flags import NO_PICTURES, find_thresholds, load_model
 from pipeline.reporting.dataset_pictures import INDEX, DatasetPictures
 from pipeline.reporting.metrics_files import write_results
 from pipeline.reporting.observing import Observer
-from pipeline.reporting.pictures import NO_PICTURES
 from pipeline.reporting.report.gallery import Gallery
 from pipeline.reporting.report.page import Metrics, Report, write_report
 from pipeline.reporting.run_folder import REPORT, refuse_foreign, remove_results

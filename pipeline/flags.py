@@ -4,17 +4,27 @@ Nothing heavy is imported before the flags are parsed.
 """
 
 import argparse
+import glob
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from AnomalyCLIP_lib.errors import InputError
+from generic_dataset_json.meta_json import FILE_NAME, read_index
 from utils import mask_threshold, non_negative, rate, seed, threshold
 
 if TYPE_CHECKING:
-    from AnomalyCLIP_lib.decisions import Choice, Thresholds
+    from AnomalyCLIP_lib.decisions import Thresholds
     from AnomalyCLIP_lib.model import AnomalyCLIP
     from pipeline.distributed import Ranks
 
 MOST_DEFAULT_WORKERS = 4
+LEVELS = ("image-level", "pixel-level", "image-pixel-level")
+NO_PICTURES = "none"
+CACHE_FOLDER = "feature_cache"
+STANDARD_INPUT = "-"
+HANDWRITTEN = "handwritten"
 MODEL_SETTINGS = (
     "image_size",
     "features_list",
@@ -93,6 +103,61 @@ def add_threshold_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_threshold_flags(arguments: argparse.Namespace) -> None:
+    """Check --threshold, --pixel_threshold, --calibrate and --false_alarm_rate before anything is loaded.
+
+    Raises:
+        InputError: they contradict each other, or the folder is none.
+    """
+    folder = arguments.calibrate
+    if folder is None:
+        if arguments.false_alarm_rate is not None:
+            raise InputError(
+                "--false_alarm_rate says nothing without --calibrate; name a folder of normal images there, or leave "
+                "it away."
+            )
+        return
+    if arguments.threshold is not None and arguments.pixel_threshold is not None:
+        raise InputError(
+            "--calibrate contradicts --threshold together with --pixel_threshold, which leave nothing to calibrate; "
+            "leave one of the three away."
+        )
+    if not Path(folder).is_dir():
+        raise InputError(f"--calibrate {folder} is not a folder; name one that holds normal images.")
+
+
+def refuse_to_write_there(folder: str | None, save_path: str) -> None:
+    """Raise InputError where a run's pictures would replace images of --calibrate, or be taken for some later."""
+    if folder is None:
+        return
+    normal, own = (os.path.join(os.path.realpath(path), "") for path in (folder, save_path))
+    if own.startswith(normal) or normal.startswith(own):
+        raise InputError(
+            f"--save_path {save_path} and --calibrate {folder} lie in one another, so pictures of this run would get "
+            "among the normal images; choose another --save_path."
+        )
+
+
+def check_inputs(dataset: str | None, images: Sequence[str] = (), checkpoint: str | None = None) -> None:
+    """Report inputs that are not there before anything is loaded.
+
+    Args:
+        dataset: a folder with meta.json, or the file itself.
+        images: of --image. A missing one among several is reported when its turn comes.
+        checkpoint: a file, or "handwritten".
+
+    Raises:
+        InputError: one of them does not exist.
+    """
+    if dataset is not None and not any((Path(dataset) / name).is_file() for name in ("", FILE_NAME)):
+        read_index(dataset)
+    only = images[0] if len(images) == 1 else STANDARD_INPUT
+    if only not in ("", STANDARD_INPUT) and glob.escape(only) == only and not os.path.lexists(only):
+        raise InputError(f"{only} does not exist; check the path.")
+    if checkpoint not in (None, HANDWRITTEN) and not os.path.lexists(checkpoint):
+        raise InputError(f"The checkpoint {checkpoint} does not exist; check the path.")
+
+
 def typed_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The model settings among the flags; None where a flag was left out."""
     return {name: getattr(arguments, name) for name in MODEL_SETTINGS}
@@ -132,9 +197,12 @@ def find_thresholds(
     """The thresholds of the flags, and sentences for the user; see `calibration.run_thresholds`."""
     from pipeline.inference.calibration import run_thresholds
 
-    return run_thresholds(model, *threshold_choice(arguments), batch_size, ranks)
-
-
-def threshold_choice(arguments: argparse.Namespace) -> tuple["Choice", "Choice", str | None, float | None]:
-    """The flags of `flags.add_threshold_flags`, as `calibration.check_flags` takes them."""
-    return arguments.threshold, arguments.pixel_threshold, arguments.calibrate, arguments.false_alarm_rate
+    return run_thresholds(
+        model,
+        arguments.threshold,
+        arguments.pixel_threshold,
+        arguments.calibrate,
+        arguments.false_alarm_rate,
+        batch_size,
+        ranks,
+    )

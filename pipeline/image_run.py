@@ -9,14 +9,12 @@ from AnomalyCLIP_lib.files import output_folder
 from AnomalyCLIP_lib.images import read_image
 from AnomalyCLIP_lib.loading import backbone_at_hand
 from pipeline.distributed import Ranks
-from pipeline.flags import find_thresholds, load_model
-from pipeline.inference.picture_files import STANDARD_INPUT, Picture, find_pictures
+from pipeline.flags import NO_PICTURES, STANDARD_INPUT, find_thresholds, load_model
+from pipeline.inference.picture_files import Picture, find_pictures
 from pipeline.inference.single_images import run_settings, score_pictures
-from pipeline.reporting.pictures import NO_PICTURES
 from pipeline.reporting.predictions import PredictionRow
 from pipeline.reporting.predictions_file import EarlierRun, read_earlier_run
 from pipeline.reporting.report.gallery import Gallery
-from pipeline.reporting.report.page import Report, write_report
 from pipeline.reporting.run_folder import PREDICTIONS, REPORT, refuse_foreign
 
 NAMED_ERRORS = 10
@@ -73,6 +71,8 @@ def run_on_images(arguments: argparse.Namespace, ranks: Ranks, command: str = ""
     if not ranks.is_main:
         return exit_code
     if gallery is not None:
+        from pipeline.reporting.report.page import Report, write_report  # brings the charts and all metrics
+
         report = Report(
             title=", ".join("images" if path == STANDARD_INPUT else path for path in arguments.image),
             model=model.describe(),

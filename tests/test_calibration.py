@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from conftest import save_picture
 
 import test
 from AnomalyCLIP_lib import InputError
-from pipeline.inference.calibration import check_flags, false_alarm_threshold, images_needed
+from pipeline.flags import check_threshold_flags
+from pipeline.inference.calibration import false_alarm_threshold, images_needed
 
 # --- the quantile ------------------------------------------------------------------------------------------------
 
@@ -68,8 +70,9 @@ def test_equal_values_raise_no_alarm():
     ],
 )
 def test_flags_that_contradict_each_other(flags, complaint):
+    names = ("threshold", "pixel_threshold", "calibrate", "false_alarm_rate")
     with pytest.raises(InputError, match=complaint):
-        check_flags(*flags)
+        check_threshold_flags(Namespace(**dict(zip(names, flags, strict=True))))
 
 
 def test_contradictions_are_told_before_anything_is_loaded(tmp_path):

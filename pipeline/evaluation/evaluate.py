@@ -28,7 +28,6 @@ from pipeline.evaluation.streaming_metrics import (
 from pipeline.reporting.observing import Observer, ScoredImage
 from pipeline.reporting.predictions import PredictionRow
 
-LEVELS = ("image-level", "pixel-level", "image-pixel-level")
 DEFAULT_SEED = 111
 
 

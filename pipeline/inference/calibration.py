@@ -1,11 +1,10 @@
 """Thresholds from images that are known to be normal, for a false alarm rate that the user states."""
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 import numpy as np
 from tqdm import tqdm
@@ -45,40 +44,6 @@ def false_alarm_threshold(values: Sequence[float], rate: float) -> float:
     return float(np.nextafter(ordered[place - 1], np.float32(np.inf)))
 
 
-def check_flags(image: Choice, pixel: Choice, folder: str | None, rate: float | None) -> None:
-    """Check --threshold, --pixel_threshold, --calibrate and --false_alarm_rate before anything is loaded.
-
-    Raises:
-        InputError: they contradict each other, or the folder is none.
-    """
-    if folder is None:
-        if rate is not None:
-            raise InputError(
-                "--false_alarm_rate says nothing without --calibrate; name a folder of normal images there, or leave "
-                "it away."
-            )
-        return
-    if image is not None and pixel is not None:
-        raise InputError(
-            "--calibrate contradicts --threshold together with --pixel_threshold, which leave nothing to calibrate; "
-            "leave one of the three away."
-        )
-    if not Path(folder).is_dir():
-        raise InputError(f"--calibrate {folder} is not a folder; name one that holds normal images.")
-
-
-def refuse_to_write_there(folder: str | None, save_path: str) -> None:
-    """Raise InputError where a run's pictures would replace images of --calibrate, or be taken for some later."""
-    if folder is None:
-        return
-    normal, own = (os.path.join(os.path.realpath(path), "") for path in (folder, save_path))
-    if own.startswith(normal) or normal.startswith(own):
-        raise InputError(
-            f"--save_path {save_path} and --calibrate {folder} lie in one another, so pictures of this run would get "
-            "among the normal images; choose another --save_path."
-        )
-
-
 def run_thresholds(
     model: AnomalyCLIP,
     image: Choice,
@@ -102,9 +67,8 @@ def run_thresholds(
         the thresholds and sentences for the user; the same in all processes of a run.
 
     Raises:
-        InputError: see `check_flags` and `AnomalyCLIP.thresholds`; or no image in the folder can be read.
+        InputError: see `AnomalyCLIP.thresholds`; or no image in the folder can be read.
     """
-    check_flags(image, pixel, folder, rate)
     thresholds = model.thresholds(image, pixel)
     if folder is None:
         return thresholds, []

@@ -9,9 +9,8 @@ from pathlib import Path, PurePath
 
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.images import list_images
+from pipeline.flags import STANDARD_INPUT
 from pipeline.reporting.image_files import output_names
-
-STANDARD_INPUT = "-"
 
 
 @dataclass(frozen=True)

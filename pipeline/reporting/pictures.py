@@ -147,7 +147,6 @@ def panel(
     return with_margin(arranged(titled, across, gap=size // 2), lines, _colour_bar(finding.thresholds))
 
 
-NO_PICTURES = "none"
 KINDS: dict[str, Callable[[Image.Image, Finding, np.ndarray, np.ndarray | None, str], np.ndarray]] = {
     "overlay": marked_overlay,
     "panel": panel,
