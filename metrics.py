@@ -118,7 +118,8 @@ def threshold_before(cell: int, smallest: np.ndarray, largest: np.ndarray) -> fl
     if cell == 0:
         return float(smallest[0])
     below, above = largest[cell - 1], smallest[cell]
-    middle = (below / 2 + above / 2).astype(below.dtype)  # NumPy 1 widens what is divided by a number
+    kind = np.result_type(below.dtype, np.float16)  # NumPy 1 widens a float32 that is divided by a number
+    middle = (below / 2 + above / 2).astype(kind)
     return float(middle if below < middle <= above else above)  # neighbouring numbers have none between them
 
 
