@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from test_commands import train_tiny
 
-import train
 from AnomalyCLIP_lib.loading import load
 from dataset import read_index
 from generic_dataset_json.meta_json import Entry
@@ -51,7 +50,7 @@ def test_what_is_learned_stays_the_same_to_the_bit(tiny_files, tiny_dataset, tmp
         def epoch_done(self, *_):
             pass
 
-    monkeypatch.setattr(train, "TrainingProgress", Unseen)
+    monkeypatch.setattr("pipeline.training.train_run.TrainingProgress", Unseen)
     train_tiny(tiny_files, tiny_dataset, tmp_path / "unseen", "--feature_cache", "off")
     assert (tmp_path / "seen" / "epoch_2.pth").read_bytes() == (tmp_path / "unseen" / "epoch_2.pth").read_bytes()
     assert not (tmp_path / "unseen" / "losses.csv").exists()
