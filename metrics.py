@@ -1,15 +1,16 @@
-"""The metrics of the field, exact, with all images or pixels at once. Arrays in, fractions out.
+"""The metrics of the field, each defined once, on counts: how many items have a value in each of several cells.
 
-Image AUROC, image AP, pixel AUROC, pixel AUPRO and pixel AP; for images and pixels alike F1, precision and recall at
-a threshold, and the threshold with the largest F1.
+`REGISTRY` lists what a run reports; runs, intervals, tables and files iterate over it. The functions on arrays count
+all images or pixels at once and call the same definitions. Arrays in, fractions out.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike
-from skimage.measure import label
-from sklearn.metrics import auc, average_precision_score, roc_auc_score
 
 AUPRO_THRESHOLDS = 200
 AUPRO_FALSE_POSITIVE_LIMIT = 0.3
@@ -41,13 +42,13 @@ def image_auroc(labels: ArrayLike, scores: ArrayLike) -> float | None:
         a fraction in [0, 1]; None where only one of the labels occurs.
     """
     truth, predicted = _pair(labels, scores)
-    return float(roc_auc_score(truth, predicted)) if _has_both(truth) else None
+    return fraction_or_none(auroc_of_counts(*_cells(truth, predicted)))
 
 
 def image_ap(labels: ArrayLike, scores: ArrayLike) -> float | None:
     """Average precision of the image scores; arguments and result as for `image_auroc`."""
     truth, predicted = _pair(labels, scores)
-    return float(average_precision_score(truth, predicted)) if _has_both(truth) else None
+    return fraction_or_none(average_precision_of_counts(*_cells(truth, predicted)))
 
 
 def pixel_auroc(masks: ArrayLike, maps: ArrayLike) -> float | None:
@@ -61,15 +62,13 @@ def pixel_auroc(masks: ArrayLike, maps: ArrayLike) -> float | None:
         a fraction in [0, 1]; None where all pixels are of one kind.
     """
     truth, predicted = _pair(masks, maps)
-    truth = truth.ravel() != 0
-    return float(roc_auc_score(truth, predicted.ravel())) if _has_both(truth) else None
+    return fraction_or_none(auroc_of_counts(*_cells(truth, predicted)))
 
 
 def pixel_ap(masks: ArrayLike, maps: ArrayLike) -> float | None:
     """Average precision over all pixels; arguments and result as for `pixel_auroc`."""
     truth, predicted = _pair(masks, maps)
-    truth = truth.ravel() != 0
-    return float(average_precision_score(truth, predicted.ravel())) if _has_both(truth) else None
+    return fraction_or_none(average_precision_of_counts(*_cells(truth, predicted)))
 
 
 def decision_metrics(truth: ArrayLike, predicted: ArrayLike, threshold: float) -> DecisionMetrics:
@@ -155,10 +154,15 @@ def pixel_aupro(masks: ArrayLike, maps: ArrayLike) -> float | None:
     numbers, sizes = _regions_of_all(truth)
     passed = np.searchsorted(thresholds, predicted[truth])  # how many thresholds each anomalous pixel is above
     steps = len(thresholds) + 1
+    normal = sum(
+        np.bincount(_thresholds_below(values[~mask], thresholds), minlength=steps)
+        for values, mask in zip(predicted, truth, strict=True)  # image by image, within the processor's cache
+    )
+    rates = counts_from(np.asarray(normal))[1:] / np.sum(normal)
     counts = np.bincount(numbers * steps + passed, minlength=len(sizes) * steps).reshape(-1, steps)
     above = counts[:, ::-1].cumsum(axis=1)[:, -2::-1]  # (regions, thresholds)
     overlaps = (above / sizes[:, None]).mean(axis=0)
-    return float(aupro_of_thresholds(_share_above(np.sort(predicted[~truth]), thresholds), overlaps))
+    return float(aupro_of_thresholds(rates, overlaps))
 
 
 def pixel_aupro_exact(masks: ArrayLike, maps: ArrayLike) -> float | None:
@@ -185,9 +189,10 @@ def pixel_aupro_exact(masks: ArrayLike, maps: ArrayLike) -> float | None:
     values, positions = np.unique(predicted[truth], return_inverse=True)
     overlaps = np.bincount(positions, (1 / sizes)[numbers])[::-1].cumsum()
     overlaps /= overlaps[-1]
-    normal = np.sort(predicted[~truth])
-    behind = 1 - np.searchsorted(normal, values, side="left")[::-1] / len(normal)
-    before = _share_above(normal, values)[::-1]
+    total = truth.size - np.count_nonzero(truth)
+    normal = np.sort(_largest_normals(predicted, truth, total))
+    behind = (len(normal) - np.searchsorted(normal, values, side="left"))[::-1] / total
+    before = (len(normal) - np.searchsorted(normal, values, side="right"))[::-1] / total
     rates = np.concatenate([[0], np.stack([before, behind], axis=1).ravel(), [1]])
     overlaps = np.concatenate([[0, 0], np.repeat(overlaps, 2)])
     return aupro_of_curve(rates, overlaps)
@@ -217,7 +222,8 @@ def aupro_of_curve(rates: np.ndarray, overlaps: np.ndarray) -> float:
     kept = int(np.searchsorted(rates, limit, side="right"))
     step = (limit - rates[kept - 1]) / (rates[kept] - rates[kept - 1])
     end = overlaps[kept - 1] + step * (overlaps[kept] - overlaps[kept - 1])
-    return float(auc(np.append(rates[:kept], limit), np.append(overlaps[:kept], end)) / limit)
+    x, y = np.append(rates[:kept], limit), np.append(overlaps[:kept], end)
+    return float(np.sum((x[1:] - x[:-1]) * (y[1:] + y[:-1])) / 2 / limit)
 
 
 def find_regions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -229,7 +235,8 @@ def find_regions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         (P,) the number of the region, from 0, of every anomalous pixel, row by row; (R,) the regions' sizes in pixels.
     """
-    numbers = np.asarray(label(mask, connectivity=2))[mask] - 1
+    _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    numbers = labels[mask] - 1
     return numbers, np.bincount(numbers)
 
 
@@ -245,9 +252,35 @@ def _regions_of_all(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(numbers), np.concatenate(sizes)
 
 
-def _share_above(ordered: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Share of the values, which are in ascending order, strictly above each threshold."""
-    return 1 - np.searchsorted(ordered, thresholds, side="right") / len(ordered)
+def _thresholds_below(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """How many of the evenly spaced thresholds (T,) each value is strictly above; the first is the smallest value.
+
+    By arithmetic instead of a search; the division may be off by one step, so its neighbours are compared.
+    """
+    last = len(thresholds) - 1
+    scale = last / (thresholds[-1] - thresholds[0]) if last else 0.0
+    steps = ((values - thresholds[0]) * scale).astype(np.intp).clip(0, last)
+    steps -= values <= thresholds[steps]
+    steps += values > np.append(thresholds[1:], np.inf)[steps]
+    return steps + 1
+
+
+def _largest_normals(maps: np.ndarray, masks: np.ndarray, total: int) -> np.ndarray:
+    """The normal pixels that a curve up to the false-positive limit can reach: a little more than that share.
+
+    Sorting these alone is what makes the exact integral fast. A coarse count of all pixels finds where they begin.
+    """
+    low, high = float(maps.min()), float(maps.max())
+    if low == high:
+        return maps[~masks]
+    edges = aupro_thresholds(low, high)
+    counts = sum(
+        np.bincount(_thresholds_below(values[~mask], edges), minlength=len(edges) + 1)
+        for values, mask in zip(maps, masks, strict=True)
+    )
+    above = counts_from(np.asarray(counts))[1:]  # normal pixels above each edge
+    reached = np.flatnonzero(above > AUPRO_FALSE_POSITIVE_LIMIT * total)
+    return maps[~masks & (maps > edges[reached[-1]])] if len(reached) else maps[~masks]
 
 
 def _pair(truth: ArrayLike, predicted: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -259,15 +292,21 @@ def _pair(truth: ArrayLike, predicted: ArrayLike) -> tuple[np.ndarray, np.ndarra
     return true_array, predicted_array
 
 
+def _cells(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Counts of the normal and the anomalous items with each distinct value."""
+    anomalous = truth.ravel() != 0
+    distinct, positions = np.unique(predicted.ravel(), return_inverse=True)
+    normals, positives = (np.bincount(positions[kind], minlength=len(distinct)) for kind in (~anomalous, anomalous))
+    return normals, positives
+
+
 def _has_both(labels: np.ndarray) -> bool:
     return bool(labels.any()) and not bool(labels.all())
 
 
-# Metrics of counts: how many normal and how many anomalous items have a value in each of several cells.
-#
-# The cells lie along the last axis, in ascending order of their values; what is in one cell counts as equal. Leading
-# axes are carried along, so that hundreds of resamples of the same items are one call. Counts may be whole numbers or
-# weights. Fractions come out, NaN where they are undefined.
+# Definitions on counts. The cells lie along the last axis, in ascending order of their values; what is in one cell
+# counts as equal. Leading axes are carried along, so that hundreds of resamples of the same items are one call. Counts
+# may be whole numbers or weights. Fractions come out, NaN where they are undefined.
 
 
 def auroc_of_counts(normals: np.ndarray, anomalous: np.ndarray) -> np.ndarray:
@@ -293,6 +332,8 @@ def f1_max_of_counts(normals: np.ndarray, anomalous: np.ndarray) -> tuple[np.nda
 
     Args and definedness as for `auroc_of_counts`; the cell of an undefined value means nothing.
     """
+    if not normals.shape[-1]:
+        return np.full(normals.shape[:-1], np.nan), np.zeros(normals.shape[:-1], dtype=int)
     found, reached = counts_from(anomalous), counts_from(anomalous) + counts_from(normals)
     f1 = _over(2 * found, reached + anomalous.sum(axis=-1, keepdims=True))
     cells = f1.shape[-1] - 1 - np.argmax(f1[..., ::-1], axis=-1)
@@ -353,3 +394,91 @@ def _over(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """The quotient; 0 where there is nothing to divide by."""
     part, whole = np.asarray(part, dtype=float), np.asarray(whole, dtype=float)
     return np.divide(part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=whole != 0)
+
+
+class Counts(NamedTuple):
+    """What every metric is computed from, of images or of pixels; leading axes are carried along.
+
+    Attributes:
+        normals, anomalous: (..., C) items in each cell, the cells in ascending order of their values.
+        true_positives: (...) anomalous items that reach the threshold of the decisions.
+        called: (...) all items that reach it.
+        rates, overlaps: (..., T) FPR and PRO of pixels at the thresholds of AUPRO, NaN where undefined; None of images.
+    """
+
+    normals: np.ndarray
+    anomalous: np.ndarray
+    true_positives: np.ndarray
+    called: np.ndarray
+    rates: np.ndarray | None = None
+    overlaps: np.ndarray | None = None
+
+    def decisions(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """F1, precision and recall, see `decision_metrics_of_counts`."""
+        totals = self.anomalous.sum(axis=-1), self.normals.sum(axis=-1)
+        return decision_metrics_of_counts(self.true_positives, self.called, *totals)
+
+
+def balanced_accuracy(counts: Counts) -> np.ndarray:
+    """Mean of the shares of anomalous and of normal items that are called what they are; needs both kinds."""
+    normals = counts.normals.sum(axis=-1)
+    specificity = 1 - _over(counts.called - counts.true_positives, normals)
+    recall = _over(counts.true_positives, counts.anomalous.sum(axis=-1))
+    return _where_both(counts.normals, counts.anomalous, (recall + specificity) / 2)
+
+
+def intersection_over_union(counts: Counts) -> np.ndarray:
+    """Items both anomalous and called so, over items that are either; needs both kinds."""
+    union = counts.called + counts.anomalous.sum(axis=-1) - counts.true_positives
+    return _where_both(counts.normals, counts.anomalous, _over(counts.true_positives, union))
+
+
+def _aupro(counts: Counts) -> np.ndarray:
+    if counts.rates is None or counts.overlaps is None:
+        return np.full(counts.normals.shape[:-1], np.nan)
+    return np.where(np.isnan(counts.rates[..., 0]), np.nan, aupro_of_thresholds(counts.rates, counts.overlaps))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric that runs report.
+
+    Attributes:
+        name: its key in metrics.json and its column in metrics.csv.
+        level: whether images or pixels are counted.
+        heading: its name in tables that say by themselves which of the two is meant.
+        of: the definition, from counts (...) to fractions (...), NaN where undefined.
+    """
+
+    name: str
+    level: Literal["image", "pixel"]
+    heading: str
+    of: Callable[[Counts], np.ndarray]
+
+
+REGISTRY = (
+    Metric("pixel_auroc", "pixel", "AUROC", lambda counts: auroc_of_counts(counts.normals, counts.anomalous)),
+    Metric("pixel_aupro", "pixel", "AUPRO", _aupro),
+    Metric("image_auroc", "image", "AUROC", lambda counts: auroc_of_counts(counts.normals, counts.anomalous)),
+    Metric("image_ap", "image", "AP", lambda counts: average_precision_of_counts(counts.normals, counts.anomalous)),
+    Metric("image_f1", "image", "F1", lambda counts: counts.decisions()[0]),
+    Metric("image_precision", "image", "precision", lambda counts: counts.decisions()[1]),
+    Metric("image_recall", "image", "recall", lambda counts: counts.decisions()[2]),
+    Metric("image_f1_max", "image", "best F1", lambda counts: f1_max_of_counts(counts.normals, counts.anomalous)[0]),
+    Metric("pixel_f1", "pixel", "F1", lambda counts: counts.decisions()[0]),
+    Metric("pixel_precision", "pixel", "precision", lambda counts: counts.decisions()[1]),
+    Metric("pixel_recall", "pixel", "recall", lambda counts: counts.decisions()[2]),
+    Metric("pixel_f1_max", "pixel", "best F1", lambda counts: f1_max_of_counts(counts.normals, counts.anomalous)[0]),
+    Metric("pixel_ap", "pixel", "AP", lambda counts: average_precision_of_counts(counts.normals, counts.anomalous)),
+    Metric("image_balanced_accuracy", "image", "balanced accuracy", balanced_accuracy),
+    Metric("pixel_iou", "pixel", "IoU", intersection_over_union),
+)
+"""What runs report, in the order of their columns: the paper's four first."""
+
+ALL_METRICS = tuple(metric.name for metric in REGISTRY)
+PAPER_METRICS = ALL_METRICS[:4]
+
+
+def metrics_of(level: Literal["image", "pixel"], counts: Counts) -> dict[str, np.ndarray]:
+    """All metrics of images or of pixels."""
+    return {metric.name: metric.of(counts) for metric in REGISTRY if metric.level == level}

@@ -20,9 +20,10 @@ from AnomalyCLIP_lib.loading import HANDWRITTEN, load
 from AnomalyCLIP_lib.weights import random_clip
 from dataset import DatasetIndex, read_index
 from demo.pretrain import save_clip
+from metrics import PAPER_METRICS
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.results import Evaluation
-from pipeline.evaluation.streaming_metrics import METRICS, Metrics
+from pipeline.evaluation.streaming_metrics import Metrics
 from utils import run
 
 UNTRAINED_DRAWS = 5
@@ -45,7 +46,7 @@ def measure_untrained(index: DatasetIndex, draws: int = UNTRAINED_DRAWS) -> Metr
     with tempfile.TemporaryDirectory() as folder:
         files = [untrained_weights(Path(folder) / f"{seed}.safetensors", seed) for seed in range(draws)]
         means = [measure(index, checkpoint=HANDWRITTEN, pretrained=str(file)).mean for file in files]
-    return {name: float(np.mean([mean[name] or 0 for mean in means])) for name in METRICS}
+    return {name: float(np.mean([mean[name] or 0 for mean in means])) for name in PAPER_METRICS}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,8 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         means[name] = evaluation.mean
     if not arguments.prompts:
         means[f"untrained weights, handwritten prompts, mean of {UNTRAINED_DRAWS} draws"] = measure_untrained(index)
-    rows = [[name, *(f"{mean[metric] or 0:.1f}" for metric in METRICS)] for name, mean in means.items()]
-    print(tabulate(rows, headers=["mean", *METRICS], tablefmt="pipe", disable_numparse=True))
+    rows = [[name, *(f"{mean[metric] or 0:.1f}" for metric in PAPER_METRICS)] for name, mean in means.items()]
+    print(tabulate(rows, headers=["mean", *PAPER_METRICS], tablefmt="pipe", disable_numparse=True))
     return 0
 
 

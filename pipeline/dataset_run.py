@@ -18,10 +18,10 @@ from dataset import (
     thresholds_text,
 )
 from generic_dataset_json.names import find_dataset, plain_name
+from metrics import PAPER_METRICS
 from pipeline.distributed import Ranks
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.results import Evaluation
-from pipeline.evaluation.streaming_metrics import METRICS
 from pipeline.flags import NO_PICTURES, find_thresholds, load_model
 from pipeline.reporting.dataset_pictures import INDEX, DatasetPictures
 from pipeline.reporting.metrics_files import write_results
@@ -139,7 +139,7 @@ def _paper_rows(dataset: str | None) -> list[str]:
     """The paper's own figures beside ours, for a label that means one or several of the 17 datasets."""
     rows = []
     for facts in find_dataset(dataset) if dataset else []:
-        figures = [f"{name} {'-' if getattr(facts, name) is None else getattr(facts, name)}" for name in METRICS]
+        figures = [f"{name} {'-' if getattr(facts, name) is None else getattr(facts, name)}" for name in PAPER_METRICS]
         rows.append(f"the paper on {facts.paper_name} ({PAPER_BACKBONE}): {', '.join(figures)}")
     return rows
 

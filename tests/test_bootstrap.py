@@ -4,11 +4,13 @@ import pickle
 
 import numpy as np
 import pytest
+from sklearn.metrics import balanced_accuracy_score, jaccard_score
 from test_streaming_metrics import softmax_maps
 
 import metrics
+from metrics import ALL_METRICS
 from pipeline.evaluation.bootstrap import CELLS, RESAMPLES, Cells, draw_weights, interval, mean_moves
-from pipeline.evaluation.streaming_metrics import ALL_METRICS, ClassMetrics
+from pipeline.evaluation.streaming_metrics import ClassMetrics
 
 SEED = (111, 5)
 IMAGE_THRESHOLD, PIXEL_THRESHOLD = 0.5, 0.6
@@ -58,6 +60,8 @@ def exact_metrics(labels, scores, masks, maps, layers, thresholds):
         **dict(zip(("pixel_f1", "pixel_precision", "pixel_recall"), pixel, strict=True)),
         "pixel_f1_max": metrics.f1_max(masks, maps).value,
         "pixel_ap": metrics.pixel_ap(masks, maps),
+        "image_balanced_accuracy": balanced_accuracy_score(labels, scores >= IMAGE_THRESHOLD),
+        "pixel_iou": jaccard_score(masks.ravel(), values.ravel() >= np.float32(PIXEL_THRESHOLD)),
     }
 
 

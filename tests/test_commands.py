@@ -18,7 +18,7 @@ import test
 import train
 from AnomalyCLIP_lib import InputError
 from generic_dataset_json import mvtec
-from pipeline.evaluation.streaming_metrics import ALL_METRICS
+from metrics import ALL_METRICS
 
 REPOSITORY = Path(__file__).parent.parent
 

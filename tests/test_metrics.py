@@ -3,10 +3,21 @@
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
-from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    f1_score,
+    jaccard_score,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 
 from benchmarks import naive
 from metrics import (
+    REGISTRY,
+    Counts,
+    _cells,
     aupro_of_thresholds,
     decision_metrics,
     f1_max,
@@ -14,6 +25,7 @@ from metrics import (
     image_auroc,
     pixel_ap,
     pixel_aupro,
+    pixel_aupro_exact,
     pixel_auroc,
 )
 
@@ -33,6 +45,24 @@ def test_aupro_equals_the_loop():
     for seed in range(3):
         masks, maps = random_case(seed)
         assert pixel_aupro(masks, maps) == pytest.approx(naive.aupro(masks, maps), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.float16])
+def test_exact_aupro_equals_the_loop(kind):
+    for seed in range(3):
+        masks, maps = random_case(seed)
+        maps = np.round(maps, seed + 1).astype(kind)  # with many, with some and with few ties
+        assert pixel_aupro_exact(masks, maps) == pytest.approx(naive.aupro_exact(masks, maps), abs=1e-6)
+        assert pixel_aupro(masks, maps) == pytest.approx(naive.aupro(masks, maps), abs=1e-6)
+
+
+def test_values_lie_on_the_thresholds_themselves():
+    masks, _ = random_case()
+    steps = np.arange(0, 1, 1 / 200)  # every value is a threshold, and what equals it is not above it
+    maps = np.random.default_rng(0).choice(np.append(steps, 1), masks.shape)
+    maps.flat[:2] = 0, 1
+    assert pixel_aupro(masks, maps) == pytest.approx(naive.aupro(masks, maps), abs=1e-9)
+    assert pixel_aupro_exact(masks, maps) == pytest.approx(naive.aupro_exact(masks, maps), abs=1e-9)
 
 
 def test_pixel_and_image_metrics_equal_sklearn():
@@ -88,6 +118,21 @@ def test_decisions_equal_sklearn(threshold):
     truth, called = masks.ravel(), maps.ravel() >= np.float32(threshold)
     scores = [function(truth, called, zero_division=0) for function in (f1_score, precision_score, recall_score)]
     assert decision_metrics(masks, maps, threshold) == pytest.approx(scores)
+
+
+def test_balanced_accuracy_and_iou_equal_sklearn():
+    masks, maps = random_case()
+    truth, values = masks.ravel(), maps.ravel()
+    called = values >= 0.3
+    counts = Counts(*_cells(truth, values), np.sum(truth & called), np.sum(called))
+    expected = {
+        "image_balanced_accuracy": balanced_accuracy_score(truth, called),
+        "pixel_iou": jaccard_score(truth, called),
+    }
+    found = {metric.name: metric.of(counts) for metric in REGISTRY if metric.name in expected}
+    assert found == pytest.approx(expected)
+    nothing = Counts(np.array([5, 5]), np.array([0, 0]), np.array(0), np.array(5))
+    assert all(np.isnan(metric.of(nothing)) for metric in REGISTRY)
 
 
 def test_decisions_on_one_label():

@@ -12,9 +12,9 @@ from sklearn.metrics import auc
 import test
 from AnomalyCLIP_lib.decisions import Threshold, Thresholds, judge
 from generic_dataset_json.names import find_dataset
+from metrics import ALL_METRICS
 from pipeline.evaluation.pixel_histogram import PixelCurve
 from pipeline.evaluation.results import Evaluation
-from pipeline.evaluation.streaming_metrics import ALL_METRICS
 from pipeline.reporting.outcomes import error, outcome
 from pipeline.reporting.predictions import PredictionRow
 from pipeline.reporting.report.charts import image_precision_recall, image_roc, roc_chart

@@ -10,8 +10,9 @@ from sklearn.metrics import auc, roc_curve
 import metrics
 from AnomalyCLIP_lib.decisions import values_at
 from benchmarks import naive
+from metrics import ALL_METRICS
 from pipeline.evaluation.pixel_histogram import PixelHistogram
-from pipeline.evaluation.streaming_metrics import ALL_METRICS, COUNTS, ClassMetrics
+from pipeline.evaluation.streaming_metrics import COUNTS, ClassMetrics
 
 
 def softmax_maps(count=12, side=96, layers=1, seed=0):

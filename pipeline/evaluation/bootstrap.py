@@ -21,15 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metrics import (
-    aupro_of_thresholds,
-    aupro_thresholds,
-    auroc_of_counts,
-    average_precision_of_counts,
-    counts_above,
-    decision_metrics_of_counts,
-    f1_max_of_counts,
-)
+from metrics import Counts, aupro_thresholds, counts_above, metrics_of
 
 RESAMPLES = 500
 LEVEL = 95  # per cent of the resamples that an interval holds
@@ -224,46 +216,29 @@ class _Measure:
         return self._of_images(weights) | (self._of_pixels(weights[:, self.with_pixels]) if self.pixels else {})
 
     def _of_images(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        anomalous, everything = weights @ self.labels, weights.sum(axis=1)
         found, called = weights @ (self.labels * self.called), weights @ self.called.astype(float)
-        f1, precision, recall = decision_metrics_of_counts(found, called, anomalous, everything - anomalous)
         ranked, labels = weights[:, self.order], self.labels[self.order]
         normals, positives = (np.add.reduceat(ranked * part, self.starts, axis=1) for part in (1 - labels, labels))
-        return {
-            "image_auroc": auroc_of_counts(normals, positives),
-            "image_ap": average_precision_of_counts(normals, positives),
-            "image_f1": f1,
-            "image_precision": precision,
-            "image_recall": recall,
-            "image_f1_max": f1_max_of_counts(normals, positives)[0],
-        }
+        return metrics_of("image", Counts(normals, positives, found, called))
 
     def _of_pixels(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         normals = weights @ self.normals
         regional = weights[:, self.with_regions]
         anomalous, overlaps = regional @ self.anomalous, regional @ self.overlaps
         found, called, regions = (weights @ self.numbers).T
-        totals = anomalous.sum(axis=1), normals.sum(axis=1)
-        f1, precision, recall = decision_metrics_of_counts(found, called, *totals)
-        return {
-            "pixel_auroc": auroc_of_counts(normals, anomalous),
-            "pixel_aupro": self._aupro(normals, overlaps, regions),
-            "pixel_f1": f1,
-            "pixel_precision": precision,
-            "pixel_recall": recall,
-            "pixel_f1_max": f1_max_of_counts(normals, anomalous)[0],
-            "pixel_ap": average_precision_of_counts(normals, anomalous),
-        }
+        return metrics_of("pixel", Counts(normals, anomalous, found, called, *self._curves(normals, overlaps, regions)))
 
-    def _aupro(self, normals: np.ndarray, overlaps: np.ndarray, regions: np.ndarray) -> np.ndarray:
-        total = normals.sum(axis=1)
-        defined = (total > 0) & (regions > 0)
+    def _curves(self, normals: np.ndarray, overlaps: np.ndarray, regions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """FPR and PRO (R, T) at the thresholds of all images; NaN in resamples where they are undefined."""
         assert self.value_range is not None
-        if self.value_range[0] == self.value_range[1]:
-            return np.where(defined, 0.0, np.nan)
-        thresholds, edges = aupro_thresholds(*self.value_range), self.cells.edges(self.value_range)
-        rates, shares = (
-            counts_above(counts, edges, thresholds) / np.where(defined, whole, 1)[:, None]
-            for counts, whole in ((normals, total), (overlaps, regions))
-        )
-        return np.where(defined, aupro_of_thresholds(rates, shares), np.nan)
+        total = normals.sum(axis=1)
+        defined = ((total > 0) & (regions > 0))[:, None]
+        if self.value_range[0] == self.value_range[1]:  # constant maps: nothing lies above the only threshold
+            rates = shares = np.zeros((len(total), 1))
+        else:
+            thresholds, edges = aupro_thresholds(*self.value_range), self.cells.edges(self.value_range)
+            rates, shares = (
+                counts_above(counts, edges, thresholds) / np.where(defined, whole[:, None], 1)
+                for counts, whole in ((normals, total), (overlaps, regions))
+            )
+        return np.where(defined, rates, np.nan), np.where(defined, shares, np.nan)

@@ -16,12 +16,12 @@ from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from AnomalyCLIP_lib.scoring import image_scores
 from dataset import AnomalyDataset, Entry, read_batches
+from metrics import ALL_METRICS
 from pipeline.distributed import ALONE, Ranks
 from pipeline.evaluation.bootstrap import interval, mean_moves
 from pipeline.evaluation.pixel_histogram import PixelCurve
 from pipeline.evaluation.results import Evaluation
 from pipeline.evaluation.streaming_metrics import (
-    ALL_METRICS,
     ClassMetrics,
     Metrics,
 )

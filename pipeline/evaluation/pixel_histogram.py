@@ -39,6 +39,7 @@ from sklearn.metrics import auc
 from metrics import (
     AUPRO_FALSE_POSITIVE_LIMIT,
     BestF1,
+    Counts,
     aupro_of_curve,
     aupro_of_thresholds,
     aupro_thresholds,
@@ -157,6 +158,20 @@ class PixelHistogram:
         """How many normal and how many anomalous pixels were counted."""
         self._count()
         return int(self._rows.normals.sum()), int(self._rows.anomalous.sum())
+
+    def counts(self, true_positives: int, called: int) -> Counts:
+        """What the pixel metrics are computed from.
+
+        Args:
+            true_positives: anomalous pixels that reach the pixel threshold, counted beside the cells.
+            called: all pixels that reach it.
+        """
+        self._count()
+        rates = overlaps = np.full(1, np.nan)
+        if self._rows.normals.any() and self.regions:
+            rates, overlaps, _ = self._at_thresholds()
+        decided = np.asarray(true_positives), np.asarray(called)
+        return Counts(self._rows.normals, self._rows.anomalous, *decided, rates, overlaps)
 
     def auroc(self) -> float | None:
         """`metrics.pixel_auroc` of all pixels counted."""

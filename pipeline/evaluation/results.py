@@ -4,10 +4,14 @@ from dataclasses import dataclass, field
 
 from tabulate import tabulate
 
+from metrics import PAPER_METRICS
 from pipeline.evaluation.bootstrap import LEVEL, RESAMPLES, Interval
 from pipeline.evaluation.pixel_histogram import PixelCurve
-from pipeline.evaluation.streaming_metrics import COUNTS, IMAGE_DECISIONS, METRICS, PIXEL_DECISIONS, Metrics
+from pipeline.evaluation.streaming_metrics import COUNTS, Metrics
 from pipeline.reporting.predictions import PredictionRow
+
+IMAGE_DECISIONS = ("image_f1", "image_precision", "image_recall", "image_f1_max")
+PIXEL_DECISIONS = ("pixel_f1", "pixel_precision", "pixel_recall", "pixel_f1_max")
 
 Intervals = dict[str, Interval | None]
 """Per name of `ALL_METRICS` the ends of its interval, percent; None where the metric is None."""
@@ -42,12 +46,12 @@ class Evaluation:
     def table(self) -> str:
         """The table of the paper's code: one row a class and the mean, percent with one decimal."""
         rows = [
-            [name, *(_cell(values[metric]) for metric in METRICS)]
+            [name, *(_cell(values[metric]) for metric in PAPER_METRICS)]
             for name, values in (*self.classes.items(), ("mean", self.mean))
         ]
         return tabulate(
             rows,
-            headers=["objects", *METRICS],
+            headers=["objects", *PAPER_METRICS],
             tablefmt="pipe",
             colalign=("left", *["right"] * 4),
             disable_numparse=True,

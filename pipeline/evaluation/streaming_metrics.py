@@ -13,23 +13,10 @@ an image for intervals: 1.3 kB of a normal one with pixels, 3.4 kB of an anomalo
 
 import numpy as np
 
-from metrics import (
-    decision_metrics,
-    decision_metrics_of_counts,
-    f1_max,
-    find_regions,
-    fraction_or_none,
-    image_ap,
-    image_auroc,
-)
+from metrics import ALL_METRICS, Counts, find_regions, fraction_or_none, metrics_of
 from pipeline.evaluation.bootstrap import Cells, ImageCounts, resampled_metrics
 from pipeline.evaluation.pixel_histogram import PixelCurve, PixelHistogram
 
-METRICS = ("pixel_auroc", "pixel_aupro", "image_auroc", "image_ap")
-"""Those of the paper's table."""
-IMAGE_DECISIONS = ("image_f1", "image_precision", "image_recall", "image_f1_max")
-PIXEL_DECISIONS = ("pixel_f1", "pixel_precision", "pixel_recall", "pixel_f1_max")
-ALL_METRICS = (*METRICS, *IMAGE_DECISIONS, *PIXEL_DECISIONS, "pixel_ap")
 COUNTS = (
     "normal",
     "anomalous",
@@ -140,31 +127,16 @@ class ClassMetrics:
         return None if self.level == "image-level" else self.pixels.curve()
 
     def _image_metrics(self) -> Metrics:
-        labels, scores = [image.label for image in self.images], [image.score for image in self.images]
-        best = f1_max(labels, scores)
-        decisions = decision_metrics(labels, np.array(scores, dtype=float), self.image_threshold)
-        return {
-            "image_auroc": image_auroc(labels, scores),
-            "image_ap": image_ap(labels, scores),
-            "image_f1": decisions.f1,
-            "image_precision": decisions.precision,
-            "image_recall": decisions.recall,
-            "image_f1_max": best.value if best else None,
-        }
+        labels = np.array([image.label for image in self.images], dtype=bool)
+        scores = np.array([image.score for image in self.images], dtype=float)
+        distinct, positions = np.unique(scores, return_inverse=True)
+        normals, anomalous = (np.bincount(positions[kind], minlength=len(distinct)) for kind in (~labels, labels))
+        called = scores >= self.image_threshold
+        counts = Counts(normals, anomalous, *map(np.asarray, (np.sum(labels & called), np.sum(called))))
+        return {name: fraction_or_none(value) for name, value in metrics_of("image", counts).items()}
 
     def _pixel_metrics(self) -> Metrics:
-        best = self.pixels.f1_max()
-        normals, anomalous = self.pixels.pixels()
         counted = [image.pixels for image in self.images if image.pixels is not None]
         found, called = sum(counts.true_positives for counts in counted), sum(counts.called for counts in counted)
-        decisions = decision_metrics_of_counts(*map(np.asarray, (found, called, anomalous, normals)))
-        f1, precision, recall = map(fraction_or_none, decisions)
-        return {
-            "pixel_auroc": self.pixels.auroc(),
-            "pixel_aupro": self.pixels.aupro(),
-            "pixel_f1": f1,
-            "pixel_precision": precision,
-            "pixel_recall": recall,
-            "pixel_f1_max": best.value if best else None,
-            "pixel_ap": self.pixels.average_precision(),
-        }
+        counts = self.pixels.counts(found, called)
+        return {name: fraction_or_none(value) for name, value in metrics_of("pixel", counts).items()}

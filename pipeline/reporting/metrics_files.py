@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from AnomalyCLIP_lib.files import atomic_write
+from metrics import ALL_METRICS
 from pipeline.evaluation.results import Evaluation
-from pipeline.evaluation.streaming_metrics import ALL_METRICS, COUNTS, Metrics
+from pipeline.evaluation.streaming_metrics import COUNTS, Metrics
 from pipeline.reporting.predictions import csv_lines, write_predictions
 from pipeline.reporting.run_folder import METRICS, METRICS_TABLE, PREDICTIONS
 

@@ -4,30 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from generic_dataset_json.names import DatasetFacts
+from metrics import PAPER_METRICS, REGISTRY
 from pipeline.evaluation.results import Evaluation
-from pipeline.evaluation.streaming_metrics import METRICS
 from pipeline.reporting.outcomes import outcome
 from pipeline.reporting.predictions import PredictionRow
 
-NAMES = {
-    "pixel_auroc": "AUROC",
-    "pixel_aupro": "AUPRO",
-    "image_auroc": "AUROC",
-    "image_ap": "AP",
-    "image_f1": "F1",
-    "image_precision": "precision",
-    "image_recall": "recall",
-    "image_f1_max": "best F1",
-    "pixel_f1": "F1",
-    "pixel_precision": "precision",
-    "pixel_recall": "recall",
-    "pixel_f1_max": "best F1",
-    "pixel_ap": "AP",
-}
+NAMES = {metric.name: metric.heading for metric in REGISTRY}
 """Headings, below one that says whether images or pixels are meant."""
 
-PAPER_COLUMNS = METRICS
-DECISION_COLUMNS = tuple(name for name in NAMES if name not in METRICS)
+PAPER_COLUMNS = PAPER_METRICS
+DECISION_COLUMNS = tuple(name for name in NAMES if name not in PAPER_METRICS)
 
 
 @dataclass(frozen=True)
