@@ -63,10 +63,11 @@ def _rows(part: str, arguments: argparse.Namespace) -> Iterator[Row]:
             arguments.commands,
             arguments.multiples,
         )
+    elif part == "aupro":
+        yield from pixel_metrics.aupro(arguments.images, side, repetitions)
     else:
         single: dict[str, Callable[[], Row]] = {
             "gaussian": lambda: pixel_metrics.gaussian(side, repetitions),
-            "aupro": lambda: pixel_metrics.aupro(arguments.images, side, repetitions),
             "accuracy": lambda: pixel_metrics.streaming_accuracy(arguments.images, side, arguments.cells),
         }
         yield single[part]()
