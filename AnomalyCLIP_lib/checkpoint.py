@@ -196,7 +196,7 @@ def describe_training(
         "backbone": backbone.description(),
         "pretrained": pretrained,
         "fingerprint": fingerprint,
-        **settings.plain(),
+        **settings.to_dict(),
         **training,
         "versions": {"torch": str(torch.__version__), "open_clip": open_clip.__version__},
     }

@@ -49,7 +49,7 @@ class Thresholds:
             f"pixel {self.pixel.value:.4g} ({self.pixel.source})"
         )
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As plain types, for JSON."""
         return {
             name: {"value": threshold.value, "source": threshold.source}
@@ -119,7 +119,7 @@ Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
-class Finding:
+class Decision:
     """The conclusion about one image; the last three are None where no map was computed.
 
     Attributes:
@@ -139,7 +139,7 @@ class Finding:
     regions: tuple[Box, ...] | None = None
 
 
-def values_at(anomaly_map: np.ndarray, layers: int, size: tuple[int, int]) -> np.ndarray:
+def map_values(anomaly_map: np.ndarray, layers: int, size: tuple[int, int]) -> np.ndarray:
     """The map on its fixed scale, at the image's own size.
 
     Args:
@@ -153,13 +153,15 @@ def values_at(anomaly_map: np.ndarray, layers: int, size: tuple[int, int]) -> np
     return cv2.resize(anomaly_map / np.float32(layers), size, interpolation=cv2.INTER_LINEAR).clip(0, 1)
 
 
-def judge(anomaly_score: float, thresholds: Thresholds, values: np.ndarray | None = None) -> Finding:
-    """The conclusion from a score and, where there is one, a map from `values_at`."""
+def decide(anomaly_score: float, thresholds: Thresholds, values: np.ndarray | None = None) -> Decision:
+    """The conclusion from a score and, where there is one, a map from `map_values`."""
     decision = ANOMALOUS if anomaly_score >= thresholds.image.value else NORMAL
     if values is None:
-        return Finding(anomaly_score, decision, thresholds)
+        return Decision(anomaly_score, decision, thresholds)
     reached = values >= np.float32(thresholds.pixel.value)
-    return Finding(anomaly_score, decision, thresholds, float(values.max()), float(reached.mean()), find_boxes(reached))
+    return Decision(
+        anomaly_score, decision, thresholds, float(values.max()), float(reached.mean()), find_boxes(reached)
+    )
 
 
 def find_boxes(reached: np.ndarray) -> tuple[Box, ...]:

@@ -208,6 +208,7 @@ def _build(
         prompts = PromptLearner(token_embedding, tokenize, settings.n_ctx, settings.depth, settings.t_n_ctx)
         if saved is not None:
             fill_prompt_learner(prompts, saved, token_embedding, architecture)
+        prompts.requires_grad_(training)  # frozen, their text features are computed once
     tag = None if pretrained is not None and Path(pretrained).is_file() else pretrained
     provenance = Provenance(weights, tag, saved, tuple(notices))
     return AnomalyCLIP(clip, architecture, settings, prompts, provenance).to(place).eval()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from AnomalyCLIP_lib.backbone import DEMO_DESCRIPTION, Backbone
 from AnomalyCLIP_lib.checkpoint import Checkpoint
-from AnomalyCLIP_lib.decisions import Choice, Thresholds, choose_thresholds
+from AnomalyCLIP_lib.decisions import Choice, Thresholds, choose_thresholds, map_values
 from AnomalyCLIP_lib.device import autocast
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.images import read_image
@@ -37,15 +37,38 @@ NO_PROMPTS = (
 
 @dataclass(frozen=True)
 class Prediction:
-    """What `AnomalyCLIP.predict` returns.
+    """The result of a batch, or of one image: without the first dimension, as indexing returns it. All finite.
 
     Attributes:
         anomaly_score: (B,) float32 on the CPU, the probability in [0, 1] that the image is anomalous.
-        anomaly_map: (B, S, S) float32 on the CPU, smoothed, in [0, number of layers]; larger is more anomalous.
+        anomaly_map: (B, S, S) float32 on the CPU, smoothed, in [0, layers]; larger is more anomalous. (B, 0, 0) where
+            no maps were asked for.
+        layers: how many layers' maps were summed.
     """
 
     anomaly_score: Tensor
     anomaly_map: Tensor
+    layers: int
+
+    def __getitem__(self, row: int) -> "Prediction":
+        return Prediction(self.anomaly_score[row], self.anomaly_map[row], self.layers)
+
+    def values(self, size: tuple[int, int]) -> np.ndarray:
+        """The map of one image in [0, 1] at this width and height, (height, width); see `decisions.map_values`."""
+        return map_values(self.anomaly_map.numpy(), self.layers, size)
+
+
+class NotFiniteError(InputError):
+    """Scores or maps of a batch are not finite.
+
+    Args:
+        prediction: of the whole batch.
+        rows: numbers of the images in the batch that it is wrong for.
+    """
+
+    def __init__(self, prediction: Prediction, rows: list[int]):
+        super().__init__("the scores are not finite; use --precision fp32, or other prompts.")
+        self.prediction, self.rows = prediction, rows
 
 
 @dataclass(frozen=True)
@@ -96,6 +119,7 @@ class AnomalyCLIP(nn.Module):
         self.provenance = provenance
         self.preprocess = build_preprocess(settings.image_size)
         self._within_memory = BatchHalving()
+        self._frozen_text_features: Tensor | None = None
 
     def describe(self) -> str:
         """One line for the user: which backbone, which prompts."""
@@ -178,17 +202,43 @@ class AnomalyCLIP(nn.Module):
         ]
 
     @torch.no_grad()
-    def score(self, images: Tensor, text_features: Tensor | None = None) -> Prediction:
+    def score(self, images: Tensor, *, maps: bool = True) -> Prediction:
         """Score one batch of preprocessed images.
 
         Args:
             images: (B, 3, S, S) float, from `preprocess`.
-            text_features: from `text_features()`, where it is called for many batches.
+            maps: whether anomaly maps are computed; without them the local path is left out.
+
+        Raises:
+            NotFiniteError: a score or map is not finite.
         """
-        text_features = self.text_features() if text_features is None else text_features
-        image_features, patch_features = self.encode_image(images)
-        maps = anomaly_maps(self.layer_probabilities(patch_features, text_features), self.settings.sigma)
-        return Prediction(image_scores(image_features, text_features).cpu(), maps)
+        image_features, patch_features = self.encode_image(images, None if maps else ())
+        return self.score_features(image_features, patch_features, self._scoring_text_features(), maps=maps)
+
+    @torch.no_grad()
+    def score_features(
+        self, image_features: Tensor, patch_features: Sequence[Tensor], text_features: Tensor, *, maps: bool = True
+    ) -> Prediction:
+        """As `score`, from features that `encode_image` and `text_features` returned."""
+        scores = image_scores(image_features, text_features).cpu()
+        if maps:
+            probabilities = self.layer_probabilities(patch_features, text_features)
+            anomaly_map = anomaly_maps(probabilities, self.settings.sigma)
+        else:
+            anomaly_map = scores.new_empty(len(scores), 0, 0)
+        prediction = Prediction(scores, anomaly_map, len(self.settings.map_positions()))
+        finite = scores.isfinite() & anomaly_map.isfinite().flatten(1).all(dim=1)
+        if not finite.all():
+            raise NotFiniteError(prediction, (~finite).nonzero().flatten().tolist())
+        return prediction
+
+    def _scoring_text_features(self) -> Tensor:
+        """`text_features`, computed once where the prompts cannot change any more."""
+        if any(parameter.requires_grad for parameter in self.parameters()):
+            return self.text_features()
+        if self._frozen_text_features is None or self._frozen_text_features.device != self.device:
+            self._frozen_text_features = self.text_features()
+        return self._frozen_text_features
 
     def predict(self, images: ImageInput | Sequence[ImageInput] | Tensor, batch_size: int = 8) -> Prediction:
         """Score images of any kind.
@@ -209,15 +259,13 @@ class AnomalyCLIP(nn.Module):
             if not items:
                 raise InputError("predict() was given an empty list; give at least one image.")
             batches = [items[start : start + batch_size] for start in range(0, len(items), batch_size)]
-        with torch.no_grad():
-            text_features = self.text_features()
         predictions = [
-            self.score(batch if isinstance(batch, Tensor) else self._preprocessed(batch), text_features)
-            for batch in batches
+            self.score(batch if isinstance(batch, Tensor) else self._preprocessed(batch)) for batch in batches
         ]
         return Prediction(
             torch.cat([prediction.anomaly_score for prediction in predictions]),
             torch.cat([prediction.anomaly_map for prediction in predictions]),
+            predictions[0].layers,
         )
 
     def _preprocessed(self, images: Sequence[ImageInput]) -> Tensor:

@@ -51,7 +51,7 @@ class Settings:
             return list(range(count))
         return [position for position in self.feature_map_layer if position < count]
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As plain types, for checkpoints and JSON."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from AnomalyCLIP_lib.backbone import CHECKPOINTS, DEMO_BACKBONE
-from AnomalyCLIP_lib.decisions import judge, values_at
+from AnomalyCLIP_lib.decisions import decide, map_values
 from AnomalyCLIP_lib.files import output_folder
 from AnomalyCLIP_lib.loading import load
 from demo.drawing.generator import picture_pair
@@ -50,8 +50,8 @@ def draw_panel(folder: Path, truths: dict[str, np.ndarray]) -> np.ndarray:
     for name, truth in truths.items():
         image = Image.open(folder / f"{name}.png")
         prediction = model.predict(image)
-        values = values_at(prediction.anomaly_map[0].numpy(), layers, image.size)
-        finding = judge(prediction.anomaly_score.item(), thresholds, values)
+        values = map_values(prediction.anomaly_map[0].numpy(), layers, image.size)
+        finding = decide(prediction.anomaly_score.item(), thresholds, values)
         panels.append(panel(image, finding, values, truth))
     return arranged(panels, across=False, gap=MARGIN)
 

@@ -74,7 +74,7 @@ def run_on_dataset(arguments: argparse.Namespace, ranks: Ranks, command: str = "
     for line in (summary(index), f"model: {model.describe()}", *model.provenance.notices, *notices):
         log.info(line)
     mask_cuts = mask_thresholds(index.split("test"), arguments.mask_threshold)
-    log.info(f"mask threshold: {thresholds_text(mask_cuts)}; settings: {model.settings.plain()}")
+    log.info(f"mask threshold: {thresholds_text(mask_cuts)}; settings: {model.settings.to_dict()}")
     for line in (*threshold_notices, thresholds.describe()):
         log.info(line)
     warnings = [TRAINED_ON_THIS] if _trained_on_this(model, label, index) else []
@@ -101,7 +101,7 @@ def run_on_dataset(arguments: argparse.Namespace, ranks: Ranks, command: str = "
     log.info(evaluation.decision_table())
     settings = _settings(arguments, model, index) | {
         "dataset": label,
-        "thresholds": thresholds.plain(),
+        "thresholds": thresholds.to_dict(),
         "mask_thresholds_used": sorted(mask_cuts),
     }
     write_results(evaluation, settings, save_path)
@@ -162,5 +162,5 @@ def _settings(arguments: argparse.Namespace, model: AnomalyCLIP, index: DatasetI
         "checkpoint": arguments.checkpoint_path or (checkpoint.path.name if checkpoint else None),
         "trained_on": checkpoint.trained_on if checkpoint else None,
         "seed": arguments.seed,
-        **model.settings.plain(),
+        **model.settings.to_dict(),
     }

@@ -37,7 +37,7 @@ _FAILURES, _DONE = "anomalyclip/failures", "anomalyclip/done"
 class Ranks:
     """The place of this process among all those of a run.
 
-    Every method but `shared` and `is_main` is collective: all processes call it, in the same order.
+    Every method but `shard` and `is_main` is collective: all processes call it, in the same order.
 
     Attributes:
         rank: 0 for the main process.
@@ -55,11 +55,11 @@ class Ranks:
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def shared(self, batches: BatchSampler) -> Sampler[list[int]]:
+    def shard(self, batches: BatchSampler) -> Sampler[list[int]]:
         """Every N-th batch, the first one being number `rank`."""
         return batches if self.size == 1 else _EveryNth(batches, self.rank, self.size)
 
-    def from_main(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """The main process's value; it has to be picklable."""
         if self.size == 1:
             return value
@@ -68,7 +68,7 @@ class Ranks:
             dist.broadcast_object_list(values, src=0)
         return values[0]
 
-    def gathered(self, value: T) -> list[T]:
+    def gather(self, value: T) -> list[T]:
         """The values of all processes by rank, on the main one; an empty list on the others."""
         if self.size == 1:
             return [value]
@@ -77,8 +77,8 @@ class Ranks:
             dist.gather_object(value, values, dst=0)
         return values or []
 
-    def one_by_one(self, value: T) -> Iterator[T]:
-        """As `gathered`, for large values: the main process receives each one only when it is asked for.
+    def gather_lazily(self, value: T) -> Iterator[T]:
+        """As `gather`, for large values: the main process receives each one only when it is asked for.
 
         It has to take them all. On the other processes, nothing is sent before the iteration starts.
         """
@@ -93,12 +93,12 @@ class Ranks:
             with _peers():
                 dist.send_object_list([value], dst=0)
 
-    def tensors_one_by_one(self, tensors: Sequence[Tensor], device: torch.device) -> Iterator[list[Tensor]]:
-        """As `one_by_one`, for a list of tensors of any shapes and types, empty for a process that has none."""
+    def gather_tensors_lazily(self, tensors: Sequence[Tensor], device: torch.device) -> Iterator[list[Tensor]]:
+        """As `gather_lazily`, for a list of tensors of any shapes and types, empty for a process that has none."""
         if self.size == 1:
             yield list(tensors)
             return
-        descriptions = self.gathered([(tuple(tensor.shape), tensor.dtype) for tensor in tensors])
+        descriptions = self.gather([(tuple(tensor.shape), tensor.dtype) for tensor in tensors])
         if not self.is_main:
             with _peers():
                 for tensor in tensors:

@@ -38,7 +38,7 @@ def run_on_images(arguments: argparse.Namespace, ranks: Ranks, command: str = ""
         if ranks.is_main and lines:
             print(*lines, sep="\n", file=sys.stderr)
 
-    pictures, earlier = ranks.from_main(_pictures_and_earlier_run(arguments) if ranks.is_main else ([], EarlierRun()))
+    pictures, earlier = ranks.broadcast(_pictures_and_earlier_run(arguments) if ranks.is_main else ([], EarlierRun()))
     if arguments.go_on:
         left = len(earlier.left(pictures))
         nothing = "; nothing is left to do" if not left else ""

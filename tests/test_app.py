@@ -19,7 +19,7 @@ import AnomalyCLIP_lib
 import app
 import test
 from AnomalyCLIP_lib import InputError
-from AnomalyCLIP_lib.decisions import Threshold, Thresholds, find_boxes, values_at
+from AnomalyCLIP_lib.decisions import Threshold, Thresholds, find_boxes, map_values
 from pipeline.reporting.pictures import outline, overlay
 from pipeline.web import markup, scoring
 from pipeline.web.handlers import NOT_KEPT, SLIDER_SOURCE, Handlers, Results
@@ -60,9 +60,9 @@ def calls(model, monkeypatch):
     made = []
     original = model.score
 
-    def counted(images, *more):
+    def counted(images, **options):
         made.append(len(images))
-        return original(images, *more)
+        return original(images, **options)
 
     monkeypatch.setattr(model, "score", counted)
     return made
@@ -81,7 +81,7 @@ def test_scores_and_maps_are_those_of_predict(model, results, uploads):
         results.scored, prediction.anomaly_score, prediction.anomaly_map.numpy(), strict=True
     ):
         assert one.anomaly_score == pytest.approx(score.item(), abs=1e-5)
-        np.testing.assert_allclose(one.anomaly_map, anomaly_map, atol=1e-5)
+        np.testing.assert_allclose(one.prediction.anomaly_map.numpy(), anomaly_map, atol=1e-5)
     assert [one.name for one in results.scored] == list(NAMES)
 
 
@@ -136,7 +136,7 @@ def test_more_files_than_allowed_are_told_and_left_out(handlers, tmp_path):
 
 def test_scores_that_are_not_finite_are_told(model, uploads, monkeypatch):
     scorer = Scorer(model)
-    scorer.text_features = torch.full_like(scorer.text_features, torch.nan)
+    monkeypatch.setattr(model, "_frozen_text_features", torch.full_like(model.text_features(), torch.nan))
     refused = scorer.score(Path(uploads[0]))
     assert isinstance(refused, Refused) and "not finite" in refused.sentence and "a5b1" not in refused.sentence
 
@@ -144,10 +144,10 @@ def test_scores_that_are_not_finite_are_told(model, uploads, monkeypatch):
 def test_two_people_at_once_each_get_their_own(model, uploads, monkeypatch):
     original, inside, most = model.score, [], []
 
-    def watched(*arguments):
+    def watched(*arguments, **options):
         inside.append(threading.get_ident())
         most.append(len(inside))
-        answer = original(*arguments)
+        answer = original(*arguments, **options)
         inside.remove(threading.get_ident())
         return answer
 
@@ -177,7 +177,7 @@ def test_sliders_draw_anew_without_the_model(handlers, results, calls):
 
 def test_the_verdict_is_that_of_the_map_at_the_pictures_size(handlers, results):
     one = results.scored[0]
-    values = values_at(one.anomaly_map, one.layers, one.size)
+    values = map_values(one.prediction.anomaly_map.numpy(), one.prediction.layers, one.size)
     for threshold in (0.1, 0.3, 0.7):
         verdict = handlers.show(results, 0, 0.5, threshold, 0.75, True)[0]
         reached = values >= np.float32(threshold)
@@ -253,7 +253,7 @@ def test_the_table_is_that_of_test_py(handlers, results, uploads, tmp_path):
 def test_the_saved_picture_is_what_is_shown_at_its_own_size(handlers, results):
     one = results.scored[0]
     name, content = handlers.heat_map(results, 0, 0.4, 0.6, True)
-    values = values_at(one.anomaly_map, one.layers, one.size)
+    values = map_values(one.prediction.anomaly_map.numpy(), one.prediction.layers, one.size)
     drawn = overlay(Image.open(one.path).convert("RGB"), values, 0.6)
     assert name == "washer_damaged_heat_map.png"
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content))), outline(drawn, values, 0.4))
@@ -264,7 +264,7 @@ def test_the_saved_picture_is_what_is_shown_at_its_own_size(handlers, results):
 def test_the_saved_map_is_the_models(handlers, results):
     name, content = handlers.anomaly_map(results, 1)
     assert name == "woven_damaged.npy"
-    np.testing.assert_array_equal(np.load(io.BytesIO(content)), results.scored[1].anomaly_map)
+    np.testing.assert_array_equal(np.load(io.BytesIO(content)), results.scored[1].prediction.anomaly_map)
 
 
 def test_an_upload_that_was_deleted_is_told(handlers, results):

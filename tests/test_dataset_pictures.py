@@ -11,7 +11,7 @@ import torch
 from conftest import save_picture
 from PIL import Image
 
-from AnomalyCLIP_lib.decisions import Threshold, Thresholds, judge, values_at
+from AnomalyCLIP_lib.decisions import Threshold, Thresholds, decide, map_values
 from AnomalyCLIP_lib.errors import InputError
 from generic_dataset_json.meta_json import Entry
 from pipeline.distributed import ALONE
@@ -44,8 +44,8 @@ def entries_of(images, labels, class_name="part"):
 
 def scored(entry, position, score):
     anomaly_map = np.full((5, 5), score, np.float32)
-    values = values_at(anomaly_map, 1, (6, 4))
-    finding = judge(score, THRESHOLDS, values)
+    values = map_values(anomaly_map, 1, (6, 4))
+    finding = decide(score, THRESHOLDS, values)
     return ScoredImage(position, entry, finding, (6, 4), NO_IMAGE, None, anomaly_map, values)
 
 
@@ -131,15 +131,15 @@ class ThreadRanks:
         self.rank, self.size, self.is_main = rank, len(values), rank == 0
         self.barrier, self.values = barrier, values
 
-    def gathered(self, value):
+    def gather(self, value):
         self.values[self.rank] = value
         self.barrier.wait(20)
         values = list(self.values) if self.is_main else []
         self.barrier.wait(20)
         return values
 
-    def from_main(self, value):
-        self.gathered(value)
+    def broadcast(self, value):
+        self.gather(value)
         return self.values[0]
 
 

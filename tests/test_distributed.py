@@ -221,4 +221,4 @@ def test_torchrun_ends_when_one_process_fails(tiny_files, broken_dataset, tmp_pa
 def test_one_process_needs_no_torchrun():
     with process_group("cpu") as ranks:
         assert (ranks.rank, ranks.size, ranks.is_main) == (0, 1, True)
-    assert ALONE.gathered("x") == ["x"] and ALONE.from_main("x") == "x" and list(ALONE.one_by_one("x")) == ["x"]
+    assert ALONE.gather("x") == ["x"] and ALONE.broadcast("x") == "x" and list(ALONE.gather_lazily("x")) == ["x"]

@@ -11,8 +11,8 @@ from AnomalyCLIP_lib.decisions import (
     Thresholds,
     check_stored,
     choose_thresholds,
-    judge,
-    values_at,
+    decide,
+    map_values,
 )
 
 STORED = {"thresholds": {"image": 0.3, "pixel": 0.2, "source": "best F1 on mvtec"}}
@@ -23,14 +23,14 @@ def thresholds(image, pixel):
 
 
 def test_values_are_divided_by_the_layers_and_brought_to_the_images_size():
-    values = values_at(np.full((6, 6), 1.2, np.float32), layers=4, size=(9, 5))
+    values = map_values(np.full((6, 6), 1.2, np.float32), layers=4, size=(9, 5))
     assert values.shape == (5, 9) and values.dtype == np.float32
     assert np.allclose(values, 0.3)
 
 
 def test_a_score_at_the_threshold_is_anomalous():
-    assert judge(0.5, thresholds(0.5, 0.5)).decision == ANOMALOUS
-    assert judge(0.4999, thresholds(0.5, 0.5)).decision == NORMAL
+    assert decide(0.5, thresholds(0.5, 0.5)).decision == ANOMALOUS
+    assert decide(0.4999, thresholds(0.5, 0.5)).decision == NORMAL
 
 
 def test_regions_are_boxes_in_pixels_of_the_image_the_largest_first():
@@ -38,14 +38,14 @@ def test_regions_are_boxes_in_pixels_of_the_image_the_largest_first():
     values[3:5, 7:10] = 0.6
     values[20:30, 30:50] = 0.9
     values[30, 50] = 0.6  # touches the corner: the same region
-    finding = judge(0.1, thresholds(0.5, 0.6), values)
+    finding = decide(0.1, thresholds(0.5, 0.6), values)
     assert finding.regions == ((30, 20, 21, 11), (7, 3, 3, 2))
     assert finding.map_max == pytest.approx(0.9)
     assert finding.area_fraction == pytest.approx((6 + 200 + 1) / 2400)
 
 
 def test_without_a_map_nothing_is_said_about_pixels():
-    finding = judge(0.1, thresholds(0.5, 0.5))
+    finding = decide(0.1, thresholds(0.5, 0.5))
     assert finding.map_max is finding.area_fraction is finding.regions is None
 
 

@@ -91,6 +91,7 @@ def test_scores_and_maps(load, images, reference, layers):
 def test_losses_and_gradients(model, encoded, masks, reference, layers):
     image_features, patch_features = encoded
     positions = [LAYERS["6_12_18_24"].index(layer) for layer in LAYERS[layers]]
+    model.prompts.requires_grad_()
     model.zero_grad()
     text_features = model.text_features()
     probabilities = model.layer_probabilities(patch_features, text_features)
@@ -109,6 +110,7 @@ def test_losses_and_gradients(model, encoded, masks, reference, layers):
 @pytest.mark.parametrize("layers", LAYERS)
 def test_three_training_steps(load, encoded, masks, reference, layers):
     model = load(LAYERS[layers])
+    model.prompts.requires_grad_()
     image_features, patch_features = encoded
     patch_features = [patch_features[LAYERS["6_12_18_24"].index(layer)] for layer in LAYERS[layers]]
     optimizer = torch.optim.Adam(model.prompts.parameters(), lr=1e-3, betas=BETAS)

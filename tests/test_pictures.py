@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageFont
 from scipy import ndimage
 
-from AnomalyCLIP_lib.decisions import Threshold, Thresholds, judge, values_at
+from AnomalyCLIP_lib.decisions import Threshold, Thresholds, decide, map_values
 from pipeline.reporting.margins import LEAST_TEXT, text_size, with_margin, wrapped_lines
 from pipeline.reporting.pictures import (
     KINDS,
@@ -28,7 +28,7 @@ def thresholds(image=0.5, pixel=0.5, source="test"):
 def picture_and_values(width, height, seed=0):
     rng = np.random.default_rng(seed)
     picture = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
-    return picture, values_at(rng.random((9, 9), np.float32), 1, (width, height))
+    return picture, map_values(rng.random((9, 9), np.float32), 1, (width, height))
 
 
 # --- the scale ---------------------------------------------------------------------------------------------------
@@ -37,7 +37,7 @@ def picture_and_values(width, height, seed=0):
 def test_a_normal_picture_stays_cool():
     grey = Image.new("RGB", (8, 6), (128, 128, 128))
     low, high, summed = (
-        overlay(grey, values_at(np.full((4, 4), value, np.float32), layers, grey.size))
+        overlay(grey, map_values(np.full((4, 4), value, np.float32), layers, grey.size))
         for value, layers in ((0.1, 1), (0.9, 1), (0.4, 4))
     )
     assert low.shape == (6, 8, 3) and low.max() < 128 < high.max()
@@ -140,7 +140,7 @@ def test_the_line_grows_with_the_picture():
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_size_can_be_drawn(kind, width, height):
     picture, values = picture_and_values(width, height)
-    finding = judge(0.7, thresholds(), values)
+    finding = decide(0.7, thresholds(), values)
     drawn = KINDS[kind](picture, finding, values, values > 0.6, "a note")
     assert drawn.dtype == np.uint8 and drawn.ndim == 3 and drawn.shape[2] == 3
     assert drawn.shape[1] >= min(width, MOST_PANEL_SIDE)
@@ -149,7 +149,7 @@ def test_every_size_can_be_drawn(kind, width, height):
 @pytest.mark.parametrize("width, height", [(16, 16), (60, 900), (320, 240)])
 def test_text_is_never_on_the_image(width, height):
     picture, values = picture_and_values(width, height)
-    drawn = marked_overlay(picture, judge(0.7, thresholds(), values), values)
+    drawn = marked_overlay(picture, decide(0.7, thresholds(), values), values)
     left = (drawn.shape[1] - width) // 2
     expected = outline(overlay(picture, values), values, 0.5)
     assert np.array_equal(drawn[:height, left : left + width], expected)
@@ -180,16 +180,16 @@ def test_lines_fit_and_nothing_is_lost(text):
 def test_the_conclusion_in_words():
     values = np.zeros((10, 10), np.float32)
     values[2, 3] = values[7, 7] = 0.75
-    lines = conclusion(judge(0.831, thresholds(0.5, 0.6, "best F1 on mvtec"), values))
+    lines = conclusion(decide(0.831, thresholds(0.5, 0.6, "best F1 on mvtec"), values))
     assert lines == [
         "anomalous: score 0.83 reaches the threshold 0.50",
         "outlined from 0.60 on: 2 regions, 2.0% of the image; highest value 0.75",
         "thresholds by best F1 on mvtec",
     ]
-    quiet = conclusion(judge(0.1, thresholds(0.5, 0.8), values))
+    quiet = conclusion(decide(0.1, thresholds(0.5, 0.8), values))
     assert quiet[0].startswith("normal: score 0.10 is below") and "nothing; highest value 0.75" in quiet[1]
     different = Thresholds(Threshold(0.5, "one"), Threshold(0.5, "another"))
-    assert conclusion(judge(0.1, different))[1:] == [
+    assert conclusion(decide(0.1, different))[1:] == [
         "threshold of the score by one",
         "threshold of the outline by another",
     ]
@@ -197,7 +197,7 @@ def test_the_conclusion_in_words():
 
 @pytest.mark.parametrize("score, limit", [(0.49999, 0.5), (0.5, 0.5), (0.500001, 0.5), (1.0, 1.0000000000000002)])
 def test_the_margin_never_contradicts_itself(score, limit):
-    line = conclusion(judge(score, thresholds(limit)))[0]
+    line = conclusion(decide(score, thresholds(limit)))[0]
     shown, shown_limit = line.split("score ")[1].split(" ")[0], line.rsplit(" ", 1)[1]
     if "above" in line:
         assert line.startswith("normal")
@@ -210,7 +210,7 @@ def test_the_margin_never_contradicts_itself(score, limit):
 
 def test_a_panel_with_ground_truth_is_larger():
     picture, values = picture_and_values(300, 300)
-    finding = judge(0.7, thresholds(), values)
+    finding = decide(0.7, thresholds(), values)
     without, with_truth = panel(picture, finding, values), panel(picture, finding, values, values > 0.6)
     assert with_truth.shape[1] - without.shape[1] >= 300
     # The last picture is the mask itself, black and white.
@@ -226,21 +226,21 @@ def test_wide_images_stand_above_each_other():
 
 def arguments_of(width, height):
     picture, values = picture_and_values(width, height)
-    return picture, judge(0.7, thresholds(), values), values
+    return picture, decide(0.7, thresholds(), values), values
 
 
 def test_a_huge_image_gives_a_panel_of_reasonable_size_in_which_a_pixel_is_seen():
     picture = Image.new("L", (3000, 2000), 128)
     values = np.zeros((2000, 3000), np.float32)
     values[1234, 2345] = 1
-    drawn = panel(picture, judge(0.7, thresholds(), values), values)
+    drawn = panel(picture, decide(0.7, thresholds(), values), values)
     assert drawn.shape[0] < 1500 and drawn.shape[1] < 3.2 * MOST_PANEL_SIDE
     assert ((drawn[..., 0] < 100) & (drawn[..., 1] > 180) & (drawn[..., 2] > 180)).any()  # the outline's colour
 
 
 def test_small_images_are_enlarged_by_whole_pixels():
     picture, values = picture_and_values(16, 16)
-    drawn = panel(picture, judge(0.7, thresholds(), values), values)
+    drawn = panel(picture, decide(0.7, thresholds(), values), values)
     enlarged = np.asarray(picture).repeat(16, axis=0).repeat(16, axis=1)
     top = next(row for row in range(60) if np.array_equal(drawn[row, :256], enlarged[0]))
     assert np.array_equal(drawn[top : top + 256, :256], enlarged)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from AnomalyCLIP_lib import InputError
-from AnomalyCLIP_lib.decisions import Threshold, Thresholds, judge
+from AnomalyCLIP_lib.decisions import Threshold, Thresholds, decide
 from pipeline.reporting.predictions import COLUMNS, PredictionRow, csv_lines, write_predictions
 from pipeline.reporting.predictions_file import PredictionsFile, read_earlier_run
 
@@ -17,7 +17,7 @@ NAMES = ("a.png", 'b, "quoted".png', "c\nbroken.png", "ä 图.png")
 
 def row(name, error=""):
     thresholds = Thresholds(Threshold(0.5, "a test"), Threshold(0.5, "a test"))
-    return PredictionRow(name, finding=None if error else judge(0.123456789, thresholds), error=error)
+    return PredictionRow(name, finding=None if error else decide(0.123456789, thresholds), error=error)
 
 
 def pictures(*names):

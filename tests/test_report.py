@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.metrics import auc
 
 import test
-from AnomalyCLIP_lib.decisions import Threshold, Thresholds, judge
+from AnomalyCLIP_lib.decisions import Threshold, Thresholds, decide
 from generic_dataset_json.names import find_dataset
 from metrics import ALL_METRICS
 from pipeline.evaluation.pixel_histogram import PixelCurve
@@ -76,7 +76,7 @@ def a_map(size=(64, 48)):
 def rows_of(scores_by_class):
     """Rows from {class: [(label, score), ...]}."""
     return [
-        PredictionRow(f"{name}/{number}.png", name, label, judge(score, THRESHOLDS, a_map()))
+        PredictionRow(f"{name}/{number}.png", name, label, decide(score, THRESHOLDS, a_map()))
         for name, pairs in scores_by_class.items()
         for number, (label, score) in enumerate(pairs)
     ]
@@ -176,7 +176,7 @@ def test_pictures_are_webp_with_their_sizes(text):
 
 @pytest.mark.parametrize("nasty", [NASTY, "a\udcff.png"])
 def test_nasty_names_are_escaped(tmp_path, nasty):
-    row = PredictionRow(nasty, nasty, 1, judge(0.2, THRESHOLDS))
+    row = PredictionRow(nasty, nasty, 1, decide(0.2, THRESHOLDS))
     report = report_of([row], title=nasty, model=nasty, notices=[nasty], command=nasty, settings={nasty: nasty})
     page = Page(write_report(report, tmp_path).read_text(encoding="utf-8"))
     shown = nasty.encode("utf-8", "backslashreplace").decode()
@@ -211,7 +211,7 @@ def test_no_masks_and_no_pixel_level():
 
 
 def test_pictures_without_labels():
-    rows = [PredictionRow(f"{n}.png", finding=judge(n / 10, THRESHOLDS, a_map())) for n in (2, 9, 6)]
+    rows = [PredictionRow(f"{n}.png", finding=decide(n / 10, THRESHOLDS, a_map())) for n in (2, 9, 6)]
     page = Page(render(report_of(rows, metrics=None)))
     assert [card["data-outcome"] for card in page.all("article")] == ["anomalous", "anomalous", "normal"]
     assert page.all("table", value="metrics") == [] and len(page.all("svg")) == 1
@@ -239,7 +239,7 @@ def test_without_a_gallery():
     ],
 )
 def test_outcomes_and_errors(label, score, name, distance):
-    finding = judge(score, THRESHOLDS)
+    finding = decide(score, THRESHOLDS)
     assert outcome(label, finding.decision) == name
     assert error(label, finding) == pytest.approx(distance)
 
@@ -284,7 +284,7 @@ def test_a_dataset_of_the_size_of_mvtec_stays_within_15_mb(monkeypatch):
     rows = [
         PredictionRow(f"class_{number % 15}/test/broken_large/{number}.png", f"class_{number % 15}", label, finding)
         for number in range(1725)
-        for label, finding in [(number % 2, judge(float(rng.random()), THRESHOLDS))]
+        for label, finding in [(number % 2, decide(float(rng.random()), THRESHOLDS))]
     ]
     rows.sort(key=lambda row: row.cls_name)
     rough = PixelCurve(np.linspace(0, 1, 200), np.linspace(0, 1, 200), rng.random(200))

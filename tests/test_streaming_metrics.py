@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 from sklearn.metrics import auc, roc_curve
 
 import metrics
-from AnomalyCLIP_lib.decisions import values_at
+from AnomalyCLIP_lib.decisions import map_values
 from benchmarks import naive
 from metrics import ALL_METRICS
 from pipeline.evaluation.pixel_histogram import PixelHistogram
@@ -203,7 +203,7 @@ def test_pixels_are_decided_as_a_finding_decides_them():
     masks, maps = softmax_maps(count=4, layers=3)
     threshold = float(maps[2, 7, 7] / np.float32(3)) + 1e-12  # rounds to the value itself, which so is anomalous
     results = class_metrics(masks, maps, pixel_threshold=threshold, layers=3).metrics()
-    called = np.stack([values_at(anomaly_map, 3, (96, 96)) >= np.float32(threshold) for anomaly_map in maps])
+    called = np.stack([map_values(anomaly_map, 3, (96, 96)) >= np.float32(threshold) for anomaly_map in maps])
     assert called[2, 7, 7]
     assert results["pixel_recall"] == pytest.approx(100 * called[masks].mean(), abs=1e-10)
     assert results["pixel_precision"] == pytest.approx(100 * masks[called].mean(), abs=1e-10)

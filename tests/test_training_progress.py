@@ -92,13 +92,13 @@ def test_many_epochs_stay_readable(progress, monkeypatch):
 
 def test_the_maps_are_those_of_testing(progress, model, tiny_dataset):
     """The same values as `model.predict` gives, drawn by the same function."""
-    from AnomalyCLIP_lib.decisions import values_at
+    from AnomalyCLIP_lib.decisions import map_values
     from pipeline.reporting.pictures import overlay
 
     shown = chosen_images(read_index(tiny_dataset).split("test"))
     maps = model.predict([entry.image_path for entry in shown]).anomaly_map.numpy()
     for tile, anomaly_map, drawn in zip(progress.tiles, maps, progress.maps[0], strict=True):
-        expected = overlay(tile, values_at(anomaly_map, 2, tile.size))
+        expected = overlay(tile, map_values(anomaly_map, 2, tile.size))
         assert np.abs(expected.astype(int) - drawn).max() <= 1
 
 

@@ -1,20 +1,17 @@
 """Testing on a dataset: every image scored, and the metrics of each class."""
 
-import math
 import zlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Literal
 
 import numpy as np
-import torch
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from tqdm import tqdm
 
-from AnomalyCLIP_lib.decisions import Finding, Thresholds, judge, values_at
+from AnomalyCLIP_lib.decisions import Decision, Thresholds, decide
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.model import AnomalyCLIP
-from AnomalyCLIP_lib.scoring import image_scores
 from dataset import AnomalyDataset, Entry, read_batches
 from metrics import ALL_METRICS
 from pipeline.distributed import ALONE, Ranks
@@ -27,6 +24,7 @@ from pipeline.evaluation.streaming_metrics import (
 )
 from pipeline.reporting.observing import Observer, ScoredImage
 from pipeline.reporting.predictions import PredictionRow
+from pipeline.scoring import score_batch
 
 DEFAULT_SEED = 111
 
@@ -71,15 +69,13 @@ def evaluate(
     dataset = AnomalyDataset(entries, model.preprocess, model.settings.image_size, mask_threshold, with_masks=pixels)
     loader = DataLoader(
         dataset,
-        batch_sampler=ranks.shared(BatchSampler(SequentialSampler(entries), batch_size, drop_last=False)),
+        batch_sampler=ranks.shard(BatchSampler(SequentialSampler(entries), batch_size, drop_last=False)),
         num_workers=workers,
         pin_memory=model.device.type == "cuda",
     )
-    with torch.no_grad():
-        text_features = model.text_features()
     layers = len(model.settings.map_positions())
     results = _ResultsByClass(list(classes), level, thresholds, layers, observers, ranks, seed)
-    own_findings: dict[int, Finding] = {}  # by position
+    own_findings: dict[int, Decision] = {}  # by position
     for batch in tqdm(
         read_batches(loader),
         total=len(loader),
@@ -89,25 +85,19 @@ def evaluate(
         disable=None if ranks.is_main else True,
     ):
         positions = batch["index"].tolist()
-        if with_maps:
-            prediction = model.score(batch["image"], text_features)
-            scores, maps = prediction.anomaly_score.tolist(), prediction.anomaly_map.numpy()
-        else:  # without maps the local path is not needed
-            image_features, _ = model.encode_image(batch["image"], features_list=())
-            scores, maps = image_scores(image_features, text_features).tolist(), None
+        paths = [entries[position].image_path for position in positions]
+        predictions = score_batch(model, batch["image"], paths, maps=with_maps)
         for row, position in enumerate(positions):
-            entry = entries[position]
-            anomaly_map = None if maps is None else maps[row]
-            if not math.isfinite(scores[row]) or not (anomaly_map is None or np.isfinite(anomaly_map).all()):
-                raise InputError(
-                    f"The scores of {entry.image_path} are not finite; use --precision fp32, or other prompts."
-                )
+            entry, prediction = entries[position], predictions[row]
+            if isinstance(prediction, InputError):
+                raise prediction
+            score, anomaly_map = prediction.anomaly_score.item(), prediction.anomaly_map.numpy() if with_maps else None
             width, height = batch["size"][row].tolist()
-            values = None if anomaly_map is None else values_at(anomaly_map, layers, (width, height))
-            own_findings[position] = judge(scores[row], thresholds, values)
+            values = prediction.values((width, height)) if with_maps else None
+            own_findings[position] = decide(score, thresholds, values)
             mask = batch["mask"][row].numpy() if bool(batch["has_mask"][row]) else None
             counted_map = anomaly_map if names[position] in with_masks else None
-            results.of(names[position]).add_image(position, entry.anomaly, scores[row], mask, counted_map)
+            results.of(names[position]).add_image(position, entry.anomaly, score, mask, counted_map)
             scored = ScoredImage(
                 position, entry, own_findings[position], (width, height), batch["image"][row], mask, anomaly_map, values
             )
@@ -115,13 +105,13 @@ def evaluate(
                 observer.see(scored)
     results.end()
     gathered = sorted(
-        (pair for part in ranks.gathered(list(own_findings.items())) for pair in part), key=lambda pair: pair[0]
+        (pair for part in ranks.gather(list(own_findings.items())) for pair in part), key=lambda pair: pair[0]
     )
-    predictions = [
+    rows = [
         PredictionRow(entry.relative_path, entry.class_name, entry.anomaly, finding)
         for entry, finding in ((entries[position], finding) for position, finding in gathered)
     ]
-    return ranks.from_main(results.evaluation(predictions))
+    return ranks.broadcast(results.evaluation(rows))
 
 
 class _ResultsByClass:
@@ -180,7 +170,7 @@ class _ResultsByClass:
 
     def _close(self) -> None:
         merged: ClassMetrics | None = None
-        for part in self.ranks.one_by_one(self.current):
+        for part in self.ranks.gather_lazily(self.current):
             if merged is None:
                 merged = part
             else:

@@ -91,14 +91,14 @@ def run_thresholds(
             thresholds = replace(thresholds, image=Threshold(false_alarm_threshold(scores, rate), source))
         if pixel is None:
             thresholds = replace(thresholds, pixel=Threshold(false_alarm_threshold(maxima, rate), source))
-    return ranks.from_main((thresholds, notices))
+    return ranks.broadcast((thresholds, notices))
 
 
 def _normal_values(
     model: AnomalyCLIP, folder: str, batch_size: int, ranks: Ranks
 ) -> tuple[list[float], list[float], list[str]]:
     """On the main process, scores and largest map values of the images in a folder, and sentences on bad ones."""
-    images = ranks.from_main(list_images(folder) if ranks.is_main else [])
+    images = ranks.broadcast(list_images(folder) if ranks.is_main else [])
     if not images:
         raise InputError(f"--calibrate {folder} holds no images; name a folder of normal images.")
     pictures = [Picture(path, PurePath(path.name)) for path in images]
@@ -117,7 +117,7 @@ def _normal_values(
 
 
 def _score_and_maximum(scored: ScoredPicture) -> tuple[float, float]:
-    return scored.anomaly_score, float(scored.values.max())
+    return scored.prediction.anomaly_score.item(), float(scored.values.max())
 
 
 def _exact(rate: float) -> Fraction:

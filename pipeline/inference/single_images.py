@@ -1,6 +1,5 @@
 """Scoring pictures that belong to no dataset: what is written for each, and what happens to bad ones."""
 
-import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +14,10 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from AnomalyCLIP_lib.decisions import ANOMALOUS, Finding, Thresholds, judge, values_at
+from AnomalyCLIP_lib.decisions import ANOMALOUS, Decision, Thresholds, decide
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.images import read_image
-from AnomalyCLIP_lib.model import AnomalyCLIP
+from AnomalyCLIP_lib.model import AnomalyCLIP, Prediction
 from AnomalyCLIP_lib.prompts import PromptLearner
 from AnomalyCLIP_lib.weights import fingerprint
 from pipeline.distributed import ALONE, Ranks
@@ -29,6 +28,7 @@ from pipeline.reporting.predictions import PredictionRow, printable
 from pipeline.reporting.predictions_file import EarlierRun, PredictionsFile
 from pipeline.reporting.report.gallery import Gallery
 from pipeline.reporting.run_folder import remove_results
+from pipeline.scoring import score_batch
 
 Conclusion = TypeVar("Conclusion")
 
@@ -40,15 +40,13 @@ class ScoredPicture:
     Attributes:
         picture: the file.
         image: as it was read, RGB.
-        anomaly_score: in [0, 1].
-        anomaly_map: (S, S) float32, smoothed, in [0, layers].
+        prediction: its score and map.
         values: (height, width) float32, the map in [0, 1] at the picture's own size.
     """
 
     picture: Picture
     image: Image.Image
-    anomaly_score: float
-    anomaly_map: np.ndarray
+    prediction: Prediction
     values: np.ndarray
 
 
@@ -70,8 +68,6 @@ def score_in_turn(
         on the main process, a batch (of every process) after the other in the order of the pictures, each picture
         with its conclusion or with the reason why it has none. On the others, empty lists.
     """
-    with torch.no_grad():
-        text_features = model.text_features()
     batches = [pictures[start : start + batch_size] for start in range(0, len(pictures), batch_size)]
     own = batches[ranks.rank :: ranks.size]
     with ThreadPoolExecutor(max_workers=1) as reader:
@@ -84,11 +80,9 @@ def score_in_turn(
                     ahead.append(reader.submit(_read, model, own[turn + 1]))
                 outcome = [
                     (picture, scored if isinstance(scored, InputError) else conclude(scored))
-                    for picture, scored in zip(
-                        own[turn], _scored(model, text_features, own[turn], readings), strict=True
-                    )
+                    for picture, scored in zip(own[turn], _scored(model, own[turn], readings), strict=True)
                 ]
-            yield list(chain.from_iterable(ranks.gathered(outcome)))
+            yield list(chain.from_iterable(ranks.gather(outcome)))
 
 
 def score_pictures(
@@ -131,8 +125,8 @@ def score_pictures(
     left = earlier.left(pictures)
     kept = earlier.without(left)
 
-    def conclude(scored: ScoredPicture) -> Finding:
-        finding = judge(scored.anomaly_score, thresholds, scored.values)
+    def conclude(scored: ScoredPicture) -> Decision:
+        finding = decide(scored.prediction.anomaly_score.item(), thresholds, scored.values)
         _write_pictures(scored, finding, visualize, save_path, save_maps)
         if gallery is not None:
             name, size = str(scored.picture.path), scored.image.size
@@ -176,18 +170,18 @@ def score_pictures(
     return 1 if bad or kept.has_errors else 0
 
 
-def _row(picture: Picture, outcome: Finding | InputError) -> PredictionRow:
+def _row(picture: Picture, outcome: Decision | InputError) -> PredictionRow:
     if isinstance(outcome, InputError):
         return PredictionRow(str(picture.path), error=str(outcome))
     return PredictionRow(str(picture.path), finding=outcome)
 
 
-def _write_pictures(scored: ScoredPicture, finding: Finding, visualize: str, save_path: Path, save_maps: bool) -> None:
+def _write_pictures(scored: ScoredPicture, finding: Decision, visualize: str, save_path: Path, save_maps: bool) -> None:
     if visualize in KINDS:
         drawn = KINDS[visualize](scored.image, finding, scored.values, None, "")
         save_image_picture(drawn, save_path, scored.picture.output)
     if save_maps:
-        save_map(scored.anomaly_map, save_path, scored.picture.output)
+        save_map(scored.prediction.anomaly_map.numpy(), save_path, scored.picture.output)
 
 
 def run_settings(model: AnomalyCLIP, thresholds: Thresholds) -> dict[str, Any]:
@@ -198,7 +192,7 @@ def run_settings(model: AnomalyCLIP, thresholds: Thresholds) -> dict[str, Any]:
         "backbone": model.backbone.name,
         "weights": model.provenance.fingerprint,
         "prompts": fingerprint(model.prompts) if isinstance(model.prompts, PromptLearner) else "handwritten",
-        **model.settings.plain(),
+        **model.settings.to_dict(),
     }
 
 
@@ -218,23 +212,22 @@ def _read(model: AnomalyCLIP, pictures: Sequence[Picture]) -> list[Reading]:
 
 
 def _scored(
-    model: AnomalyCLIP, text_features: Tensor, pictures: Sequence[Picture], readings: Sequence[Reading]
+    model: AnomalyCLIP, pictures: Sequence[Picture], readings: Sequence[Reading]
 ) -> Iterator[ScoredPicture | InputError]:
     """Each picture with its score and map, one at a time: at its own size, a map may be large."""
-    tensors = [reading[1] for reading in readings if not isinstance(reading, InputError)]
-    if not tensors:
-        yield from (reading for reading in readings if isinstance(reading, InputError))
-        return
-    prediction = model.score(torch.stack(tensors), text_features)
-    scores = zip(prediction.anomaly_score.tolist(), prediction.anomaly_map.numpy(), strict=True)
-    layers = len(model.settings.map_positions())
+    usable = [
+        (picture, reading[1])
+        for picture, reading in zip(pictures, readings, strict=True)
+        if not isinstance(reading, InputError)
+    ]
+    paths = [picture.path for picture, _ in usable]
+    predictions = iter(score_batch(model, torch.stack([tensor for _, tensor in usable]), paths) if usable else ())
     for picture, reading in zip(pictures, readings, strict=True):
         if isinstance(reading, InputError):
             yield reading
             continue
-        score, anomaly_map = next(scores)
-        if not math.isfinite(score) or not np.isfinite(anomaly_map).all():
-            yield InputError(f"The scores of {picture.path} are not finite; use --precision fp32, or other prompts.")
-            continue
-        image = reading[0]
-        yield ScoredPicture(picture, image, score, anomaly_map, values_at(anomaly_map, layers, image.size))
+        result = next(predictions)
+        if isinstance(result, InputError):
+            yield result
+        else:
+            yield ScoredPicture(picture, reading[0], result, result.values(reading[0].size))

@@ -10,7 +10,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from AnomalyCLIP_lib.decisions import ANOMALOUS, Finding, values_at
+from AnomalyCLIP_lib.decisions import ANOMALOUS, Decision, map_values
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import atomic_write, make_folder
 from AnomalyCLIP_lib.images import decode_mask, read_bytes, read_image
@@ -77,7 +77,7 @@ class DatasetPictures:
         visualize: one of `pictures.KINDS`, or "none".
         draw_all: every image is drawn, as soon as it is scored.
         save_maps: also write every smoothed map as (S, S) float32 .npy.
-        layers: of the model, see `decisions.values_at`.
+        layers: of the model, see `decisions.map_values`.
         mask_threshold: grey value above which a mask is anomalous, or "auto".
         per_ranking: how many images of each kind.
 
@@ -134,7 +134,7 @@ class DatasetPictures:
         """Choose among the images of all processes, and draw those of this one."""
         if self.draw is None:
             return
-        parts = ranks.gathered((self.candidates, self.counts))
+        parts = ranks.gather((self.candidates, self.counts))
         together = [candidate for candidates, _ in parts for candidate in candidates]
         if self.draw_all:
             together.sort(key=lambda candidate: candidate.position)
@@ -151,11 +151,11 @@ class DatasetPictures:
             for candidate, ranking, place in chosen
         }
         entries = {candidate.position: candidate.entry for candidate in self.candidates}
-        own = [(position, reason) for position, reason in ranks.from_main(reasons).items() if position in self.kept]
+        own = [(position, reason) for position, reason in ranks.broadcast(reasons).items() if position in self.kept]
 
         def draw(position: int, reason: str) -> None:
             finding, size, anomaly_map = self.kept[position]
-            self._draw(entries[position], finding, values_at(anomaly_map, self.layers, size), reason)
+            self._draw(entries[position], finding, map_values(anomaly_map, self.layers, size), reason)
 
         with ThreadPoolExecutor(DRAWING_THREADS) as pool:  # compressing a large picture takes a second
             for _ in pool.map(draw, *zip(*own, strict=True)) if own else ():
@@ -193,7 +193,7 @@ class DatasetPictures:
     def _start_class(self) -> None:
         self.candidates: list[_Candidate] = []
         self.counts = [0, 0]  # normal and anomalous images of this class
-        self.kept: dict[int, tuple[Finding, tuple[int, int], np.ndarray]] = {}
+        self.kept: dict[int, tuple[Decision, tuple[int, int], np.ndarray]] = {}
 
     def _ranked(self, candidates: Iterable[_Candidate]) -> dict[int, _Candidate]:
         """Those among the first of any ranking, by position."""
@@ -225,7 +225,7 @@ class DatasetPictures:
             worth = WORDS[outcome(entry.anomaly, candidate.decision)]
             self.drawn.append(Drawn(self.outputs[entry.relative_path], entry, worth, reason))
 
-    def _draw(self, entry: Entry, finding: Finding, values: np.ndarray, reason: str) -> None:
+    def _draw(self, entry: Entry, finding: Decision, values: np.ndarray, reason: str) -> None:
         assert self.draw is not None
         label = "anomalous" if entry.anomaly else "normal"
         worth = WORDS[outcome(entry.anomaly, finding.decision)]

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from AnomalyCLIP_lib.decisions import Finding
+from AnomalyCLIP_lib.decisions import Decision
 from dataset import Entry
 from pipeline.distributed import Ranks
 
@@ -28,7 +28,7 @@ class ScoredImage:
 
     position: int
     entry: Entry
-    finding: Finding
+    finding: Decision
     size: tuple[int, int]
     image: Tensor
     mask: np.ndarray | None

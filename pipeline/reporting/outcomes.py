@@ -1,6 +1,6 @@
 """What became of an image at the threshold, and how far from the right side its score lies."""
 
-from AnomalyCLIP_lib.decisions import ANOMALOUS, NORMAL, Finding
+from AnomalyCLIP_lib.decisions import ANOMALOUS, NORMAL, Decision
 
 OUTCOMES = {
     "false-negative": "false negative",
@@ -22,7 +22,7 @@ def outcome(label: int | None, decision: str) -> str:
     return f"{right}-{'positive' if decision == ANOMALOUS else 'negative'}"
 
 
-def error(label: int | None, finding: Finding) -> float:
+def error(label: int | None, finding: Decision) -> float:
     """How far the score lies on the wrong side of the image threshold; negative on the right side.
 
     Without a label it is how far the score reaches above the threshold: the most suspicious image has the largest.

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from AnomalyCLIP_lib.decisions import Finding, Thresholds
+from AnomalyCLIP_lib.decisions import Decision, Thresholds
 from AnomalyCLIP_lib.files import atomic_write
 from pipeline.reporting.margins import ColourBar, arranged, text_size, with_margin, with_title
 
@@ -34,7 +34,7 @@ def overlay(image: Image.Image, values: np.ndarray, opacity: float = MOST_OPACIT
 
     Args:
         image: RGB.
-        values: (height, width) float32 in [0, 1], from `decisions.values_at`.
+        values: (height, width) float32 in [0, 1], from `decisions.map_values`.
         opacity: of the value 1, in [0, 1]; 0 shows the image alone.
 
     Returns:
@@ -54,7 +54,7 @@ def outline(picture: np.ndarray, values: np.ndarray, pixel_threshold: float) -> 
 
     Args:
         picture: (height, width, 3) uint8 RGB.
-        values: (height, width) float32 in [0, 1], from `decisions.values_at`.
+        values: (height, width) float32 in [0, 1], from `decisions.map_values`.
         pixel_threshold: see `thresholds.Thresholds`.
 
     Returns:
@@ -81,14 +81,14 @@ def outline(picture: np.ndarray, values: np.ndarray, pixel_threshold: float) -> 
 
 
 def marked_overlay(
-    image: Image.Image, finding: Finding, values: np.ndarray, truth: np.ndarray | None = None, note: str = ""
+    image: Image.Image, finding: Decision, values: np.ndarray, truth: np.ndarray | None = None, note: str = ""
 ) -> np.ndarray:
     """Heat map and outline over the image, pixel for pixel, and the conclusion in a margin below.
 
     Args:
         image: RGB.
-        finding: from `decisions.judge`.
-        values: (height, width) float32 in [0, 1], from `decisions.values_at`.
+        finding: from `decisions.decide`.
+        values: (height, width) float32 in [0, 1], from `decisions.map_values`.
         truth: not shown; here so that all kinds of pictures are called alike.
         note: what else the margin says, first.
 
@@ -100,7 +100,7 @@ def marked_overlay(
 
 
 def panel(
-    image: Image.Image, finding: Finding, values: np.ndarray, truth: np.ndarray | None = None, note: str = ""
+    image: Image.Image, finding: Decision, values: np.ndarray, truth: np.ndarray | None = None, note: str = ""
 ) -> np.ndarray:
     """Image, heat map, outlined image and, where it is known, ground truth; the conclusion in a margin below.
 
@@ -110,8 +110,8 @@ def panel(
 
     Args:
         image: RGB.
-        finding: from `decisions.judge`.
-        values: (height, width) float32 in [0, 1], from `decisions.values_at`.
+        finding: from `decisions.decide`.
+        values: (height, width) float32 in [0, 1], from `decisions.map_values`.
         truth: (height, width) bool or 0 and 1; None: unknown.
         note: what else the margin says, first.
 
@@ -147,7 +147,7 @@ def panel(
     return with_margin(arranged(titled, across, gap=size // 2), lines, _colour_bar(finding.thresholds))
 
 
-KINDS: dict[str, Callable[[Image.Image, Finding, np.ndarray, np.ndarray | None, str], np.ndarray]] = {
+KINDS: dict[str, Callable[[Image.Image, Decision, np.ndarray, np.ndarray | None, str], np.ndarray]] = {
     "overlay": marked_overlay,
     "panel": panel,
 }
@@ -159,7 +159,7 @@ def mask_picture(mask: np.ndarray) -> np.ndarray:
     return np.repeat((mask > 0).astype(np.uint8)[..., None] * 255, 3, axis=2)
 
 
-def conclusion(finding: Finding) -> list[str]:
+def conclusion(finding: Decision) -> list[str]:
     """What was found and from which thresholds, in lines for a margin."""
     image, pixel = finding.thresholds.image, finding.thresholds.pixel
     score, limit = _told_apart(finding.anomaly_score, image.value)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from AnomalyCLIP_lib.decisions import Finding
+from AnomalyCLIP_lib.decisions import Decision
 from AnomalyCLIP_lib.files import atomic_write
 
 COLUMNS = (
@@ -39,7 +39,7 @@ class PredictionRow:
     image_path: str
     cls_name: str = ""
     label: int | None = None
-    finding: Finding | None = None
+    finding: Decision | None = None
     error: str = ""
 
     def cells(self) -> tuple[str, ...]:

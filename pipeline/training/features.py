@@ -80,7 +80,7 @@ class EncodedBatches:
         self.model, self.ranks, self.count = model, ranks, len(batches)
         self.loader = DataLoader(
             dataset,
-            batch_sampler=ranks.shared(batches),
+            batch_sampler=ranks.shard(batches),
             generator=torch.Generator(),  # seeds the workers, so that nobody else's random numbers are used up
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -93,7 +93,7 @@ class EncodedBatches:
     def __iter__(self) -> Iterator[FeatureBatch]:
         own = self._encoded()
         for _ in range(0, self.count, self.ranks.size):
-            for tensors in self.ranks.tensors_one_by_one(next(own, []), self.model.device):
+            for tensors in self.ranks.gather_tensors_lazily(next(own, []), self.model.device):
                 if tensors:  # in the last round there may be fewer batches than processes
                     image_features, masks, labels, *patch_features = tensors
                     yield FeatureBatch(image_features, patch_features, masks, labels)
@@ -230,7 +230,7 @@ class _Cache:
                 state = "complete" if writer is None else "lacking"
             except CacheUnusable as error:
                 do_without(error)
-        state = ranks.from_main(state)
+        state = ranks.broadcast(state)
         if state == "lacking":
             try:
                 with writing:
@@ -239,7 +239,7 @@ class _Cache:
             except CacheUnusable as error:
                 state = "unusable"
                 do_without(error)
-            state = ranks.from_main(state)
+            state = ranks.broadcast(state)
         if state == "complete":
             ranks.finish()  # reading from the cache is work for one: the others need not wait for it
         return state == "complete"

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from AnomalyCLIP_lib.decisions import values_at
+from AnomalyCLIP_lib.decisions import map_values
 from AnomalyCLIP_lib.files import atomic_write
 from AnomalyCLIP_lib.images import read_image
 from AnomalyCLIP_lib.model import AnomalyCLIP
@@ -97,7 +97,7 @@ class TrainingProgress:
             layers = self.model.layer_probabilities(self.features, self.model.text_features())
             maps = np.nan_to_num(anomaly_maps(layers, self.model.settings.sigma).numpy())
         return [
-            overlay(tile, values_at(anomaly_map, len(layers), tile.size))
+            overlay(tile, map_values(anomaly_map, len(layers), tile.size))
             for tile, anomaly_map in zip(self.tiles, maps, strict=True)
         ]
 

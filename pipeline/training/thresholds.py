@@ -9,7 +9,6 @@ from tqdm import tqdm
 
 from AnomalyCLIP_lib.decisions import DEFAULT_THRESHOLD
 from AnomalyCLIP_lib.model import AnomalyCLIP
-from AnomalyCLIP_lib.scoring import anomaly_maps, image_scores
 from metrics import f1_max
 from pipeline.evaluation.pixel_histogram import PixelHistogram
 from pipeline.training.features import FeatureBatch
@@ -34,17 +33,15 @@ def find_thresholds(model: AnomalyCLIP, batches: Iterable[FeatureBatch], dataset
     labels: list[int] = []
     scores: list[float] = []
     pixels = PixelHistogram()
-    layers = np.float32(len(model.settings.map_positions()))
     with torch.no_grad():
         text_features = model.text_features()
         for batch in tqdm(batches, desc="thresholds", unit="batch", leave=False, disable=None):
             labels += batch.labels.tolist()
-            scores += image_scores(batch.image_features, text_features).tolist()
-            maps = anomaly_maps(
-                model.layer_probabilities(batch.patch_features, text_features), model.settings.sigma
-            ).numpy()
+            prediction = model.score_features(batch.image_features, batch.patch_features, text_features)
+            scores += prediction.anomaly_score.tolist()
+            maps = prediction.anomaly_map.numpy() / np.float32(prediction.layers)
             for mask, anomaly_map in zip(batch.masks.cpu().numpy(), maps, strict=True):
-                pixels.add(mask, anomaly_map / layers)
+                pixels.add(mask, anomaly_map)
     best_image, best_pixel = f1_max(labels, scores), pixels.f1_max()
     assert best_image is not None  # training needs both labels
     source = f"best F1 on the training set {dataset}"

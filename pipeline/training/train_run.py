@@ -58,7 +58,7 @@ def train(arguments: argparse.Namespace, ranks: Ranks) -> None:
     for line in (summary(index), model.describe(), *model.provenance.notices, *notices):
         log.info(line)
     thresholds = mask_thresholds(entries, arguments.mask_threshold)
-    log.info(f"mask threshold: {thresholds_text(thresholds)}; settings: {model.settings.plain()}")
+    log.info(f"mask threshold: {thresholds_text(thresholds)}; settings: {model.settings.to_dict()}")
 
     dataset = AnomalyDataset(entries, model.preprocess, model.settings.image_size, arguments.mask_threshold)
     cache = CacheOptions(

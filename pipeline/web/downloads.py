@@ -7,7 +7,7 @@ from pathlib import PurePath
 import numpy as np
 from PIL import Image
 
-from AnomalyCLIP_lib.decisions import Thresholds, values_at
+from AnomalyCLIP_lib.decisions import Thresholds
 from AnomalyCLIP_lib.errors import InputError
 from pipeline.reporting.image_files import FAST, MAP_SUFFIX, PICTURE_SUFFIX
 from pipeline.reporting.pictures import outline, overlay
@@ -37,7 +37,7 @@ def heat_map(scored: Scored, pixel_threshold: float | None, opacity: float) -> t
     if not scored.path.is_file():
         raise InputError(f"{scored.name} has been deleted from the server in the meantime; give it once more.")
     image = read_upload(scored.path)
-    values = values_at(scored.anomaly_map, scored.layers, scored.size)
+    values = scored.prediction.values(scored.size)
     drawn = overlay(image, values, opacity)
     if pixel_threshold is not None:
         drawn = outline(drawn, values, pixel_threshold)
@@ -49,5 +49,5 @@ def heat_map(scored: Scored, pixel_threshold: float | None, opacity: float) -> t
 def anomaly_map(scored: Scored) -> tuple[str, bytes]:
     """Name and content of the smoothed map as .npy, (S, S) float32."""
     buffer = io.BytesIO()
-    np.save(buffer, scored.anomaly_map)
+    np.save(buffer, scored.prediction.anomaly_map.numpy())
     return f"{PurePath(scored.name).stem}{MAP_SUFFIX}", buffer.getvalue()

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
-from AnomalyCLIP_lib.decisions import Finding, Thresholds, judge, values_at
+from AnomalyCLIP_lib.decisions import Decision, Thresholds, decide
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.images import image_size, read_image
-from AnomalyCLIP_lib.model import AnomalyCLIP
+from AnomalyCLIP_lib.model import AnomalyCLIP, Prediction
+from pipeline.scoring import score_batch
 
 MOST_FILES = 12
 MOST_MEGABYTES = 20
@@ -27,9 +27,7 @@ class Scored:
     Attributes:
         name: of the file, as the user knows it.
         path: the upload; it is deleted after a while.
-        anomaly_score: the probability in [0, 1] that the picture is anomalous.
-        anomaly_map: (S, S) float32, smoothed, in [0, layers].
-        layers: how many layers were summed.
+        prediction: its score and map.
         size: width and height of the picture, pixels.
         displayed: (height, width, 3) uint8 RGB, its longer side `DISPLAYED_SIDE`, or less where that would enlarge
             it more than `MOST_ENLARGEMENT` times.
@@ -37,24 +35,26 @@ class Scored:
 
     name: str
     path: Path
-    anomaly_score: float
-    anomaly_map: np.ndarray
-    layers: int
+    prediction: Prediction
     size: tuple[int, int]
     displayed: np.ndarray
 
-    def finding(self, thresholds: Thresholds) -> Finding:
+    @property
+    def anomaly_score(self) -> float:
+        return self.prediction.anomaly_score.item()
+
+    def finding(self, thresholds: Thresholds) -> Decision:
         """The conclusion, from the map at the picture's own size."""
-        return judge(self.anomaly_score, thresholds, values_at(self.anomaly_map, self.layers, self.size))
+        return decide(self.anomaly_score, thresholds, self.prediction.values(self.size))
 
     def decision(self, thresholds: Thresholds) -> str:
         """Normal or anomalous, which the score alone decides."""
-        return judge(self.anomaly_score, thresholds).decision
+        return decide(self.anomaly_score, thresholds).decision
 
     def values(self) -> np.ndarray:
         """The map in [0, 1] at the size of `displayed`."""
         height, width = self.displayed.shape[:2]
-        return values_at(self.anomaly_map, self.layers, (width, height))
+        return self.prediction.values((width, height))
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,6 @@ class Scorer:
 
     def __init__(self, model: AnomalyCLIP):
         self.model = model
-        self.layers = len(model.settings.map_positions())
-        with torch.no_grad():
-            self.text_features = model.text_features()
         self._turn = threading.Lock()
 
     def score(self, path: Path) -> Scored | Refused:
@@ -89,12 +86,10 @@ class Scorer:
     def _score(self, path: Path) -> Scored:
         image = read_upload(path)
         with self._turn:
-            prediction = self.model.score(self.model.preprocess(image)[None], self.text_features)
-        anomaly_map = prediction.anomaly_map[0].numpy()
-        score = prediction.anomaly_score.item()
-        if not (np.isfinite(score) and np.isfinite(anomaly_map).all()):
-            raise InputError(f"The scores of {path} are not finite; use --precision fp32, or other prompts.")
-        return Scored(path.name, path, score, anomaly_map, self.layers, image.size, _for_display(image))
+            (prediction,) = score_batch(self.model, self.model.preprocess(image)[None], [path])
+        if isinstance(prediction, InputError):
+            raise prediction
+        return Scored(path.name, path, prediction, image.size, _for_display(image))
 
 
 def read_upload(path: Path) -> Image.Image:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from AnomalyCLIP_lib.decisions import Finding
+from AnomalyCLIP_lib.decisions import Decision
 from pipeline.distributed import ALONE, Ranks
 from pipeline.reporting.observing import ScoredImage
 from pipeline.reporting.outcomes import error, outcome
@@ -39,7 +39,7 @@ class Card:
     name: str
     class_name: str
     label: int | None
-    finding: Finding
+    finding: Decision
     thumbnails: Thumbnails
 
     @property
@@ -95,7 +95,7 @@ class Gallery:
         name: str,
         class_name: str,
         label: int | None,
-        finding: Finding,
+        finding: Decision,
         picture: Image.Image,
         size: tuple[int, int],
         values: np.ndarray | None,
@@ -113,7 +113,7 @@ class Gallery:
     def end_class(self, name: str, ranks: Ranks = ALONE) -> None:
         """Bring the cards of all processes together on the main one."""
         everything: list[tuple[float, int, Card]] = []
-        for part in ranks.one_by_one(self._kept):
+        for part in ranks.gather_lazily(self._kept):
             everything = heapq.nlargest(self.shares[name], [*everything, *part], key=lambda item: item[:2])
         self.cards += [card for _, _, card in everything]
         self._kept = []

@@ -45,7 +45,7 @@ def make_thumbnails(
     Args:
         picture: RGB, of any size and aspect.
         size: width and height of the picture in its file: the aspect of the result, which is never larger.
-        values: (height, width) float32 in [0, 1], from `decisions.values_at`.
+        values: (height, width) float32 in [0, 1], from `decisions.map_values`.
         pixel_threshold: see `thresholds.Thresholds`.
         byte_budget: of both together, at least 600. Quality gives way first, then size.
     """
