@@ -1,6 +1,6 @@
 """The pixel metrics and the Gaussian filter: time, memory and accuracy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ def gaussian(side: int, repetitions: int) -> Row:
 def aupro(images: int, side: int, repetitions: int) -> list[Row]:
     """The plain definition, regionprops and a loop over 200 thresholds, against ours and against the exact integral."""
     masks, maps = (np.stack(parts) for parts in zip(*(draw(index, side) for index in range(images)), strict=True))
-    return [
+    rows = [
         pair(
             f"{name}, {images} images",
             lambda: naive.aupro(masks, maps),
@@ -54,6 +54,7 @@ def aupro(images: int, side: int, repetitions: int) -> list[Row]:
         )
         for name, function in (("AUPRO", metrics.pixel_aupro), ("exact AUPRO", metrics.pixel_aupro_exact))
     ]
+    return [rows[0], replace(rows[1], difference="")]  # the exact integral is another number
 
 
 def streaming_accuracy(images: int, side: int, cells: int) -> Row:
