@@ -102,7 +102,7 @@ def free_port(host: str, wanted: int | None) -> int:
         if error is None:
             return port
     if wanted is not None:
-        raise InputError(f"--port {wanted} cannot be used ({error.strerror}); choose another, or leave it away.")
+        raise InputError(f"--port {wanted} cannot be used ({error.strerror}); choose another, or omit it.")
     raise InputError(f"No port from {FIRST_PORT} to {FIRST_PORT + PORTS_TRIED - 1} is free; choose another by --port.")
 
 

@@ -30,9 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError("Give either --data_path (a dataset) or --image (files or folders).")
     if arguments.data_path and (arguments.go_on or arguments.no_recursive):
         flag = "--continue" if arguments.go_on else "--no_recursive"
-        raise InputError(f"{flag} is for --image; leave it away with --data_path.")
+        raise InputError(f"{flag} is for --image; omit it with --data_path.")
     if arguments.visualize_all and arguments.visualize == NO_PICTURES:
-        raise InputError("--visualize_all contradicts --visualize none; leave one of them away.")
+        raise InputError("--visualize_all contradicts --visualize none; omit one of them.")
     check_threshold_flags(arguments)
     refuse_to_write_there(arguments.calibrate, arguments.save_path)
     check_inputs(arguments.data_path, arguments.image or () if not arguments.go_on else (), arguments.checkpoint_path)
@@ -63,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
         help="image files, folders of images, quoted globs, or - for a list of these on standard input",
     )
     parser.add_argument(
-        "--no_recursive", action="store_true", help="leave the subfolders of folders after --image out; default: search"
+        "--no_recursive",
+        action="store_true",
+        help="do not search the subfolders of folders after --image; default: search",
     )
     parser.add_argument(
         "--continue",

@@ -15,7 +15,7 @@ from utils import positive, run
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.feature_cache == "off" and arguments.feature_cache_required:
-        raise InputError("--feature_cache_required contradicts --feature_cache off; leave one of them away.")
+        raise InputError("--feature_cache_required contradicts --feature_cache off; omit one of them.")
     check_inputs(arguments.train_data_path, checkpoint=arguments.init_from)
     # After the flags, since these bring torch and all that the run needs: a mistake is answered at once.
     from pipeline.distributed import process_group

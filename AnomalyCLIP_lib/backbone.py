@@ -112,7 +112,7 @@ def _from_file(path: Path, name: str, built_in: bool) -> Backbone:
             f"The model config {path} cannot be read ({error.strerror}); give an open_clip model-config JSON."
         ) from error
     except ValueError as error:
-        raise InputError(f"The model config {path} is not valid JSON ({error}); mend or replace the file.") from error
+        raise InputError(f"The model config {path} is not valid JSON ({error}); fix or replace the file.") from error
     return _checked(_from_config(config, name, str(path), built_in))
 
 

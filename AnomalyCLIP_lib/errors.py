@@ -1,4 +1,4 @@
-"""The one error type for input that a user can mend."""
+"""The one error type for input that a user can fix."""
 
 
 class InputError(ValueError):

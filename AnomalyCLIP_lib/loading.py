@@ -142,7 +142,7 @@ def _compiled(model: AnomalyCLIP) -> AnomalyCLIP:
         torch.compile(torch.neg)(torch.zeros(1, device=model.device))  # a missing compiler shows here, in seconds
     except Exception as error:  # every backend has error types of its own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise InputError(f"--compile does not work on this machine ({reason}); leave it away.") from error
+        raise InputError(f"--compile does not work on this machine ({reason}); omit it.") from error
     model.visual_encoder.compile()
     return model
 
@@ -172,7 +172,7 @@ def _architecture(backbone: str | None, saved: Checkpoint | None) -> Backbone:
     if backbone is not None and find_backbone(backbone).config != architecture.config:
         raise InputError(
             f"--backbone {backbone} contradicts {saved.path}, whose prompts were learned on {architecture.name}; "
-            "leave --backbone away or give another checkpoint."
+            "omit --backbone or give another checkpoint."
         )
     return architecture
 

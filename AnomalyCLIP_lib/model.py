@@ -171,7 +171,7 @@ class AnomalyCLIP(nn.Module):
         if absent:
             raise InputError(
                 f"Block {absent[0]} does not exist: backbone {self.backbone.name} has the blocks 1 to "
-                f"{self.backbone.vision_layers}; mend features_list."
+                f"{self.backbone.vision_layers}; fix features_list."
             )
 
         def encode(part: Tensor) -> tuple[Tensor, ...]:

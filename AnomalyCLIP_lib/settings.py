@@ -105,7 +105,7 @@ def resolve_settings(
         if name in PROMPT_SIZES:
             raise InputError(
                 f"--{name} {value} contradicts {source}, whose prompts were learned with {name} {kept[name]}; "
-                f"leave --{name} away or give another checkpoint."
+                f"omit --{name} or give another checkpoint."
             )
         notices.append(f"{name} {_text(value)} replaces {_text(kept[name])}, which {source} was trained with.")
     settings = Settings(**default_settings(backbone).__dict__ | kept | given)

@@ -83,7 +83,9 @@ def weight_file(backbone: Backbone, pretrained: str | None, cache_dir: str | Non
     if not entry:
         tags = open_clip.list_pretrained_tags_by_model(backbone.name)
         offer = f"open_clip has the tags {', '.join(tags)}" if tags else "open_clip has no tag for it"
-        raise InputError(f"--pretrained {tag} is no file and no tag of {backbone.name}; {offer}, or give a local file.")
+        raise InputError(
+            f"--pretrained {tag} is neither a file nor a tag of {backbone.name}; {offer}, or give a local file."
+        )
     if bool(entry.get("quick_gelu")) != bool(backbone.config.get("quick_gelu")):
         other = f"{backbone.name}-quickgelu" if entry.get("quick_gelu") else backbone.name.removesuffix("-quickgelu")
         raise InputError(

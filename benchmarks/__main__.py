@@ -75,7 +75,7 @@ def _rows(part: str, arguments: argparse.Namespace) -> Iterator[Row]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=PARTS, help="leave the other parts out")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="run only these parts")
     parser.add_argument("--backbone", help=f"default: {PAPER_BACKBONE}; of scaling {SCALING_BACKBONE}")
     parser.add_argument(
         "--image_size", type=positive, help=f"default: the backbone's (518); of scaling {SCALING_IMAGE_SIZE}"

@@ -42,4 +42,4 @@ def start_browser(playwright: "Playwright") -> "Browser":
         )
     except Error as error:
         reason = (str(error).strip() or "without a message").splitlines()[0]
-        raise InputError(f"{executable} does not start ({reason}); mend it or install another Chromium.") from error
+        raise InputError(f"{executable} does not start ({reason}); fix it or install another Chromium.") from error

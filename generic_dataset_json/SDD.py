@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     root = arguments.root
     if arguments.crops:
         if arguments.out:
-            raise InputError("--out does not go with --crops: meta.json lies beside the crops; leave it away.")
+            raise InputError("--out does not go with --crops: meta.json lies beside the crops; omit it.")
         _cut(root, arguments.crops, arguments.seed)
         root = arguments.crops
     print(build(BUILDER, root, arguments.out, arguments.allow_missing_masks))

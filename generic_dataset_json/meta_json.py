@@ -123,7 +123,7 @@ def read_index(data_path: str | Path) -> DatasetIndex:
     if "root" in data:
         if not isinstance(data["root"], str) or not (path.parent / data["root"]).is_dir():
             raise InputError(
-                f'{path} lies apart from its images, and its "root" {data["root"]} is no folder; {_REBUILD}.'
+                f'{path} lies apart from its images, and its "root" {data["root"]} is not a folder; {_REBUILD}.'
             )
         root = (path.parent / data["root"]).resolve()
     splits = {key.lower(): value for key, value in data.items() if key.lower() in SPLITS}

@@ -113,14 +113,13 @@ def check_threshold_flags(arguments: argparse.Namespace) -> None:
     if folder is None:
         if arguments.false_alarm_rate is not None:
             raise InputError(
-                "--false_alarm_rate says nothing without --calibrate; name a folder of normal images there, or leave "
-                "it away."
+                "--false_alarm_rate says nothing without --calibrate; name a folder of normal images there, or omit it."
             )
         return
     if arguments.threshold is not None and arguments.pixel_threshold is not None:
         raise InputError(
             "--calibrate contradicts --threshold together with --pixel_threshold, which leave nothing to calibrate; "
-            "leave one of the three away."
+            "omit one of the three."
         )
     if not Path(folder).is_dir():
         raise InputError(f"--calibrate {folder} is not a folder; name one that holds normal images.")

@@ -62,7 +62,7 @@ def test_counting_runs_in_a_process_of_its_own(rows):
 
 
 def test_whole_runs_of_growing_size(rows, monkeypatch):
-    """From the second size on, what a further image takes is told."""
+    """From the second size on, what a further image takes is reported."""
     monkeypatch.setattr(benchmarks.scaling, "in_a_process", lambda function, *arguments: function(*arguments))
     smaller, larger = rows("scaling", "--multiples", "1", "2")
     assert smaller[0] == "testing, tiny at 42, 4 images" and larger[0] == "testing, tiny at 42, 8 images"

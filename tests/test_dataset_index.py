@@ -101,8 +101,8 @@ def test_masks_of_normal_images_are_not_read(tmp_path: Path) -> None:
         ('{"test": {"x": [{"img_path": "a.png", "anomaly": 2}]}}', '"anomaly" must be 0 or 1 and is 2'),
         ('{"test": {"x": [{"img_path": "a.png", "anomaly": 1, "mask_path": 5}]}}', "must be text"),
         ('{"test": {"x": [{"img_path": "a\\u0000.png", "anomaly": 1}]}}', "zero byte"),
-        ('{"root": "/no/such/folder", "test": {"x": []}}', "is no folder"),
-        ('{"root": 7, "test": {"x": []}}', "is no folder"),
+        ('{"root": "/no/such/folder", "test": {"x": []}}', "is not a folder"),
+        ('{"root": 7, "test": {"x": []}}', "is not a folder"),
     ],
 )
 def test_broken_files(text: str, complaint: str, tmp_path: Path) -> None:

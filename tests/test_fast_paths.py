@@ -196,5 +196,5 @@ def test_without_a_compiler_there_is_a_sentence(tiny_files, monkeypatch):
         raise RuntimeError("No working C++ compiler found")
 
     monkeypatch.setattr(torch, "compile", no_compiler)
-    with pytest.raises(AnomalyCLIP_lib.InputError, match=r"--compile does not work .*C\+\+ compiler.*leave it away"):
+    with pytest.raises(AnomalyCLIP_lib.InputError, match=r"--compile does not work .*C\+\+ compiler.*omit it"):
         load_tiny(tiny_files, compile=True)

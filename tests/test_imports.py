@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.smoke
+
 REPOSITORY = Path(__file__).parent.parent
 
 MAY_IMPORT = {

@@ -1,4 +1,4 @@
-"""Which CLIP, which prompts, which settings: what may be combined, and what is told when it may not."""
+"""Which CLIP, which prompts, which settings: what may be combined, and what is reported when it may not."""
 
 import json
 import socket

@@ -29,6 +29,8 @@ from metrics import (
     pixel_auroc,
 )
 
+pytestmark = pytest.mark.smoke
+
 MASK = np.zeros((2, 12, 12), np.uint8)
 MASK[0, 2:5, 2:5] = 1
 MASK[0, 8:10, 7:11] = 1

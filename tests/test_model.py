@@ -9,6 +9,8 @@ from PIL import Image
 import AnomalyCLIP_lib
 from AnomalyCLIP_lib import InputError
 
+pytestmark = pytest.mark.smoke
+
 SIZE = 42
 
 

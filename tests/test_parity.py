@@ -15,6 +15,8 @@ from AnomalyCLIP_lib.scoring import image_logits
 from dataset import read_mask
 from pipeline.training.learning import BETAS, training_step
 
+pytestmark = pytest.mark.smoke
+
 NAMES = ("bolt", "cloth", "glass", "paper")
 ANOMALOUS = ("bolt", "glass")
 LAYERS = {"24": [24], "6_12_18_24": [6, 12, 18, 24]}

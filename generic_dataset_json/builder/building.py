@@ -36,7 +36,7 @@ class Builder:
     class_name: str = ""
     """The class of images whose path names none."""
     classes: tuple[str, ...] = ()
-    """The classes that the dataset is known to have: a missing one is told, another one is included."""
+    """The classes that the dataset is known to have: a missing one is reported, another one is included."""
     difference: str = ""
     """Why the public download has other counts than the paper, in one sentence."""
 

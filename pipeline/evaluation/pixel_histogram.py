@@ -96,7 +96,7 @@ class PixelHistogram:
     """Counts the pixels of one class.
 
     Args:
-        cells: how many different values are told apart; 32 bytes each, several times that while counting.
+        cells: how many different values are distinguished; 32 bytes each, several times that while counting.
     """
 
     def __init__(self, cells: int = CELLS):

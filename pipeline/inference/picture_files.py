@@ -71,7 +71,7 @@ def _behind(given: str, recursive: bool, own: str | None) -> list[tuple[Path, Pu
             raise InputError(f"The folder {path} holds no images; give a folder with images or image files.")
         return found
     if glob.escape(given) == given or os.path.lexists(path):
-        return [(path, PurePath(path.name))]  # a missing file is told when its turn comes, like any other bad file
+        return [(path, PurePath(path.name))]  # a missing file is reported when its turn comes, like any other bad file
     root = _fixed_part(path)
     matches = [
         image

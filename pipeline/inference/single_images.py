@@ -101,7 +101,7 @@ def score_pictures(
     """Score pictures, print `path<TAB>score` a line and write their files.
 
     These are pictures, if asked for maps, and predictions.csv, whose rows are written batch by batch: a run that ends
-    early keeps them. A file that cannot be read is told on standard error, becomes a row with its error, and the
+    early keeps them. A file that cannot be read is reported on standard error, becomes a row with its error, and the
     others go on. Processes of one run share the pictures; the main one prints and writes predictions.csv.
 
     Args:

@@ -161,7 +161,7 @@ def loss_curves(losses: Sequence[tuple[int, float, float]]) -> np.ndarray:
 
 
 class _TensorBoard:
-    """Event files for TensorBoard, where it is installed; whatever goes wrong with it is told once."""
+    """Event files for TensorBoard, where it is installed; whatever goes wrong with it is reported once."""
 
     def __init__(self, folder: Path, tell: Callable[[str], object]):
         self.folder, self.tell = folder, tell

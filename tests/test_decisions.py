@@ -15,6 +15,8 @@ from AnomalyCLIP_lib.decisions import (
     map_values,
 )
 
+pytestmark = pytest.mark.smoke
+
 STORED = {"thresholds": {"image": 0.3, "pixel": 0.2, "source": "best F1 on mvtec"}}
 
 
