@@ -12,6 +12,9 @@ from typing import Literal
 
 from AnomalyCLIP_lib.errors import InputError
 
+NAMED_FILES = 10
+"""How many files a message names before it only counts."""
+
 
 def run(main: Callable[[Sequence[str] | None], int]) -> int:
     """Call `main(None)` and turn bad input into one sentence on standard error and exit code 2.
@@ -84,6 +87,17 @@ def silent_log() -> logging.Logger:
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())
     return logger
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun: "1 mask", "2 masks"."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def named(paths: Sequence[Path]) -> str:
+    """The first `NAMED_FILES` files, and how many more there are."""
+    more = len(paths) - NAMED_FILES
+    return ", ".join(map(str, paths[:NAMED_FILES])) + (f" and {more} more" if more > 0 else "")
 
 
 def positive(text: str) -> int:

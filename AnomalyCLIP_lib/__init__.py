@@ -12,13 +12,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from AnomalyCLIP_lib.detector import Detector, Prediction
     from AnomalyCLIP_lib.errors import InputError
     from AnomalyCLIP_lib.loading import load
-    from AnomalyCLIP_lib.model import AnomalyCLIP, Prediction
+    from AnomalyCLIP_lib.model import AnomalyCLIP
 
-__all__ = ["AnomalyCLIP", "InputError", "Prediction", "load"]
+__all__ = ["AnomalyCLIP", "Detector", "InputError", "Prediction", "load"]
 
-_HOME = {"AnomalyCLIP": "model", "InputError": "errors", "Prediction": "model", "load": "loading"}
+_HOME = {
+    "AnomalyCLIP": "model",
+    "Detector": "detector",
+    "InputError": "errors",
+    "Prediction": "detector",
+    "load": "loading",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import open_clip
-
 from AnomalyCLIP_lib.errors import InputError
 
 # In a checkout, checkpoints/ lies beside the library. Installed, the library carries the demo model with it, and
@@ -68,7 +66,7 @@ class Backbone:
     def text_width(self) -> int:
         return self.config["text_cfg"].get("width", 512)
 
-    def description(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What a checkpoint records: the name, and the config where the name alone does not give it."""
         return {"name": self.name, "config": None if self.built_in else deepcopy(self.config)}
 
@@ -83,6 +81,8 @@ def find_backbone(name: str) -> Backbone:
         return _from_file(DEMO_FOLDER / "config.json", DEMO_BACKBONE, built_in=True)
     if name.lower().endswith(".json") or Path(name).is_file():
         return _from_file(Path(name), Path(name).stem, built_in=False)
+    import open_clip  # brings torch, which commands that only name a backbone do not wait for
+
     clip_name = OPENAI_NAMES.get(name, name.replace("/", "-"))
     config = open_clip.get_model_config(clip_name) if "hf-hub:" not in name and "local-dir:" not in name else None
     if config is None:
@@ -90,8 +90,8 @@ def find_backbone(name: str) -> Backbone:
     return _checked(Backbone(clip_name, config))
 
 
-def backbone_from_description(description: Any, file: Path) -> Backbone:
-    """The inverse of `Backbone.description`, for the checkpoint `file`."""
+def backbone_from_dict(description: Any, file: Path) -> Backbone:
+    """The inverse of `Backbone.to_dict`, for the checkpoint `file`."""
     if not isinstance(description, dict) or not isinstance(description.get("name"), str):
         raise InputError(f"{file} names no backbone in its settings; pass --backbone.")
     if description.get("config") is None:
@@ -101,6 +101,8 @@ def backbone_from_description(description: Any, file: Path) -> Backbone:
 
 def supported_names() -> list[str]:
     """The open_clip names whose config describes towers that this method is defined for."""
+    import open_clip
+
     return [name for name in open_clip.list_models() if _refusal(open_clip.get_model_config(name) or {}, name) is None]
 
 

@@ -193,7 +193,7 @@ def describe_training(
     """
     return {
         "format": FORMAT_VERSION,
-        "backbone": backbone.description(),
+        "backbone": backbone.to_dict(),
         "pretrained": pretrained,
         "fingerprint": fingerprint,
         **settings.to_dict(),
@@ -256,4 +256,4 @@ def _fits(path: Path, backbone: Backbone) -> bool:
         return False
     if "backbone" not in saved:  # a released file: always the paper's backbone
         return backbone.name == OPENAI_NAMES[PAPER_BACKBONE]
-    return saved["backbone"] == backbone.description()
+    return saved["backbone"] == backbone.to_dict()

@@ -124,7 +124,7 @@ class Decision:
 
     Attributes:
         anomaly_score: the probability in [0, 1] that the image is anomalous.
-        decision: `NORMAL` or `ANOMALOUS`: whether the score reaches the image threshold.
+        called: `NORMAL` or `ANOMALOUS`: whether the score reaches the image threshold.
         thresholds: what was decided with.
         map_max: largest value of the map, divided by its number of layers; in [0, 1].
         area_fraction: share of the image's pixels that reach the pixel threshold, in [0, 1].
@@ -132,7 +132,7 @@ class Decision:
     """
 
     anomaly_score: float
-    decision: str
+    called: str
     thresholds: Thresholds
     map_max: float | None = None
     area_fraction: float | None = None
@@ -155,13 +155,11 @@ def map_values(anomaly_map: np.ndarray, layers: int, size: tuple[int, int]) -> n
 
 def decide(anomaly_score: float, thresholds: Thresholds, values: np.ndarray | None = None) -> Decision:
     """The conclusion from a score and, where there is one, a map from `map_values`."""
-    decision = ANOMALOUS if anomaly_score >= thresholds.image.value else NORMAL
+    called = ANOMALOUS if anomaly_score >= thresholds.image.value else NORMAL
     if values is None:
-        return Decision(anomaly_score, decision, thresholds)
+        return Decision(anomaly_score, called, thresholds)
     reached = values >= np.float32(thresholds.pixel.value)
-    return Decision(
-        anomaly_score, decision, thresholds, float(values.max()), float(reached.mean()), find_boxes(reached)
-    )
+    return Decision(anomaly_score, called, thresholds, float(values.max()), float(reached.mean()), find_boxes(reached))
 
 
 def find_boxes(reached: np.ndarray) -> tuple[Box, ...]:

@@ -11,13 +11,14 @@ from AnomalyCLIP_lib.backbone import (
     DEMO_FOLDER,
     PAPER_BACKBONE,
     Backbone,
-    backbone_from_description,
+    backbone_from_dict,
     find_backbone,
 )
 from AnomalyCLIP_lib.checkpoint import Checkpoint, check_width, fill_prompt_learner, find_prompts, read_checkpoint
+from AnomalyCLIP_lib.detector import Provenance
 from AnomalyCLIP_lib.device import prepare_precision, resolve_device
 from AnomalyCLIP_lib.errors import InputError
-from AnomalyCLIP_lib.model import AnomalyCLIP, Provenance
+from AnomalyCLIP_lib.model import AnomalyCLIP
 from AnomalyCLIP_lib.prompts import HandwrittenPrompts, PromptLearner
 from AnomalyCLIP_lib.settings import resolve_settings
 from AnomalyCLIP_lib.tokenizer import tokenize
@@ -30,21 +31,12 @@ def load(
     backbone: str | None = None,
     pretrained: str | None = None,
     checkpoint: str | Path | None = None,
-    image_size: int | None = None,
-    features_list: list[int] | tuple[int, ...] | None = None,
-    device: str = "auto",
-    precision: str | None = None,
     *,
+    device: str = "auto",
     cache_dir: str | None = None,
     tested_dataset: str | None = None,
     compile: bool = False,
-    feature_map_layer: list[int] | tuple[int, ...] | None = None,
-    dpam: str | None = None,
-    dpam_layer: int | None = None,
-    n_ctx: int | None = None,
-    depth: int | None = None,
-    t_n_ctx: int | None = None,
-    sigma: float | None = None,
+    **settings: Any,
 ) -> AnomalyCLIP:
     """Load CLIP, the prompts and the settings.
 
@@ -57,54 +49,37 @@ def load(
             dict .pt/.pth, or .safetensors.
         checkpoint: a prompt checkpoint (the authors' or ours) or "handwritten"; None: the demo's own prompts for
             the demo backbone, else prompts found in checkpoints/, else none.
-        image_size: S in pixels, a multiple of the patch size.
-        features_list: 1-based block numbers that give patch features.
         device: "auto", "cpu", "cuda", "cuda:1", ...
-        precision: "fp32" (default), "tf32", "bf16" or "fp16".
         cache_dir: where downloaded weights are kept.
         tested_dataset: `--dataset` name of what will be tested; decides which prompts in checkpoints/ are used.
-        feature_map_layer, dpam, dpam_layer, n_ctx, depth, t_n_ctx, sigma: see `settings.Settings`.
         compile: run the image encoder through torch.compile: its first batch takes a minute or more.
+        settings: any field of `settings.Settings`: image_size, features_list, dpam, sigma, precision, ...
 
     Raises:
         InputError: anything given does not exist or does not fit.
     """
-    typed = {
-        "image_size": image_size,
-        "features_list": features_list,
-        "feature_map_layer": feature_map_layer,
-        "dpam": dpam,
-        "dpam_layer": dpam_layer,
-        "n_ctx": n_ctx,
-        "depth": depth,
-        "t_n_ctx": t_n_ctx,
-        "sigma": sigma,
-        "precision": precision,
-    }
-    architecture, saved = _find_parts(backbone, checkpoint, tested_dataset)
     handwritten = checkpoint == HANDWRITTEN
-    model = _build(architecture, pretrained, saved, handwritten, False, typed, device, cache_dir)
-    return _compiled(model) if compile else model
+    architecture, saved = _find_parts(backbone, None if handwritten else checkpoint)
+    if saved is None and not handwritten:
+        path = DEMO_FOLDER / "prompts.pth" if architecture.is_demo else find_prompts(architecture, tested_dataset)
+        saved = read_checkpoint(path) if path is not None else None
+    kind = HandwrittenPrompts if handwritten else None
+    return _build(architecture, pretrained, saved, kind, settings, device, cache_dir, compile).requires_grad_(False)
 
 
 def load_for_training(
-    backbone: str | None,
-    pretrained: str | None,
-    init_from: str | Path | None,
-    typed: Mapping[str, Any],
+    backbone: str | None = None,
+    pretrained: str | None = None,
+    init_from: str | Path | None = None,
+    *,
     device: str = "auto",
     cache_dir: str | None = None,
     compile: bool = False,
+    **settings: Any,
 ) -> AnomalyCLIP:
-    """As `load`, with freshly drawn prompts, or those of the checkpoint `init_from` as a start.
-
-    Args:
-        typed: values of `settings.Settings` that the user gave; None means "not given".
-    """
-    saved = read_checkpoint(init_from) if init_from is not None else None
-    architecture = _architecture(backbone, saved)
-    model = _build(architecture, pretrained, saved, False, True, typed, device, cache_dir)
-    return _compiled(model) if compile else model
+    """As `load`, with prompts that learn: freshly drawn ones, or those of the checkpoint `init_from` as a start."""
+    architecture, saved = _find_parts(backbone, init_from)
+    return _build(architecture, pretrained, saved, PromptLearner, settings, device, cache_dir, compile)
 
 
 def weights_at_hand(backbone: Backbone, pretrained: str | None = None, cache_dir: str | None = None) -> bool:
@@ -147,17 +122,9 @@ def _compiled(model: AnomalyCLIP) -> AnomalyCLIP:
     return model
 
 
-def _find_parts(
-    backbone: str | None, checkpoint: str | Path | None, tested_dataset: str | None
-) -> tuple[Backbone, Checkpoint | None]:
-    if checkpoint == HANDWRITTEN:
-        return find_backbone(backbone or PAPER_BACKBONE), None
-    if checkpoint is not None:
-        saved = read_checkpoint(checkpoint)
-        return _architecture(backbone, saved), saved
-    architecture = find_backbone(backbone or PAPER_BACKBONE)
-    path = DEMO_FOLDER / "prompts.pth" if architecture.is_demo else find_prompts(architecture, tested_dataset)
-    return architecture, read_checkpoint(path) if path is not None else None
+def _find_parts(backbone: str | None, checkpoint: str | Path | None) -> tuple[Backbone, Checkpoint | None]:
+    saved = read_checkpoint(checkpoint) if checkpoint is not None else None
+    return _architecture(backbone, saved), saved
 
 
 def _architecture(backbone: str | None, saved: Checkpoint | None) -> Backbone:
@@ -168,7 +135,7 @@ def _architecture(backbone: str | None, saved: Checkpoint | None) -> Backbone:
         architecture = find_backbone(backbone or PAPER_BACKBONE)
         check_width(saved, architecture)
         return architecture
-    architecture = backbone_from_description(recorded, saved.path)
+    architecture = backbone_from_dict(recorded, saved.path)
     if backbone is not None and find_backbone(backbone).config != architecture.config:
         raise InputError(
             f"--backbone {backbone} contradicts {saved.path}, whose prompts were learned on {architecture.name}; "
@@ -181,12 +148,13 @@ def _build(
     architecture: Backbone,
     pretrained: str | None,
     saved: Checkpoint | None,
-    handwritten: bool,
-    training: bool,
+    kind: type[PromptLearner] | type[HandwrittenPrompts] | None,
     typed: Mapping[str, Any],
     device: str,
     cache_dir: str | None,
+    compile: bool,
 ) -> AnomalyCLIP:
+    """Put the model together; `kind` of prompts: None takes learned ones where a checkpoint holds them."""
     place = resolve_device(device)
     source = saved.shown_path if saved is not None else "the checkpoint"
     settings, notices = resolve_settings(typed, saved.settings if saved is not None else None, architecture, source)
@@ -202,13 +170,13 @@ def _build(
         )
     token_embedding = text_tower(clip).token_embedding
     prompts = None
-    if handwritten:
+    if kind is HandwrittenPrompts:
         prompts = HandwrittenPrompts(token_embedding, tokenize)
-    elif saved is not None or training:
+    elif saved is not None or kind is PromptLearner:
         prompts = PromptLearner(token_embedding, tokenize, settings.n_ctx, settings.depth, settings.t_n_ctx)
         if saved is not None:
             fill_prompt_learner(prompts, saved, token_embedding, architecture)
-        prompts.requires_grad_(training)  # frozen, their text features are computed once
     tag = None if pretrained is not None and Path(pretrained).is_file() else pretrained
     provenance = Provenance(weights, tag, saved, tuple(notices))
-    return AnomalyCLIP(clip, architecture, settings, prompts, provenance).to(place).eval()
+    model = AnomalyCLIP(clip, architecture, settings, prompts, provenance).to(place).eval()
+    return _compiled(model) if compile else model

@@ -41,6 +41,7 @@ class PromptLearner(nn.Module):
         t_n_ctx: T, the deep tokens per block.
     """
 
+    description = "learned prompts that are not saved"
     token_prefix_pos: Tensor
     token_prefix_neg: Tensor
     token_suffix_pos: Tensor
@@ -82,6 +83,7 @@ class HandwrittenPrompts(nn.Module):
         tokenize: list of P texts -> (P, 77) token ids.
     """
 
+    description = "handwritten prompts"
     embeddings: Tensor
     tokens: Tensor
 

@@ -1,19 +1,30 @@
-"""Model settings: what the user typed, what the checkpoint says, what the backbone implies, in this order."""
+"""Model settings: what the user typed, what the checkpoint says, what the backbone implies, in this order.
+
+The fields of `Settings` are the one list of them: flags, `load(...)`, checkpoints and caches are generated from it.
+Nothing here needs torch.
+"""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, get_type_hints
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, Backbone
 from AnomalyCLIP_lib.errors import InputError
-from AnomalyCLIP_lib.visual_encoder import DPAM_VARIANTS
+
+if TYPE_CHECKING:
+    from AnomalyCLIP_lib.backbone import Backbone
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+DPAM_VARIANTS = ("vv", "qq", "kk", "none")
 
 # Learned tokens have these shapes, so another value is a mistake; everything else may be varied on purpose.
 PROMPT_SIZES = ("n_ctx", "depth", "t_n_ctx")
 LISTS = ("features_list", "feature_map_layer")
 PAPER_IMAGE_SIZE = 518
+
+
+def _setting(description: str, choices: tuple[str, ...] | None = None) -> Any:
+    """A field with what the help of its flag says."""
+    return field(metadata={"help": description, "choices": choices})
 
 
 @dataclass(frozen=True)
@@ -24,7 +35,7 @@ class Settings:
         image_size: S, pixels; a multiple of the patch size.
         features_list: 1-based numbers of the blocks that give patch features.
         feature_map_layer: 0-based positions in features_list of the maps that count; None: all of them.
-        dpam: "vv", "qq", "kk" or "none".
+        dpam: "vv", "qq" or "kk": what attends to what on the local path; "none": there is no local path.
         dpam_layer: n gives the last n - 1 blocks a local path.
         n_ctx: learnable words per prompt.
         depth: text blocks 2..depth receive deep tokens.
@@ -33,16 +44,16 @@ class Settings:
         precision: "fp32", "tf32" (CUDA only), "bf16" or "fp16" of the image encoder.
     """
 
-    image_size: int
-    features_list: tuple[int, ...]
-    feature_map_layer: tuple[int, ...] | None
-    dpam: str
-    dpam_layer: int
-    n_ctx: int
-    depth: int
-    t_n_ctx: int
-    sigma: float
-    precision: str
+    image_size: int = _setting("S; images are resized to S x S (518)")
+    features_list: tuple[int, ...] = _setting("blocks that give patch features, from 1 (24)")
+    feature_map_layer: tuple[int, ...] | None = _setting("positions in --features_list whose maps count, from 0 (all)")
+    dpam: str = _setting("attention of the local path (vv)", DPAM_VARIANTS)
+    dpam_layer: int = _setting("n: the last n - 1 blocks have a local path (20)")
+    n_ctx: int = _setting("learnable words per prompt (12)")
+    depth: int = _setting("text blocks 2..depth receive deep tokens (9)")
+    t_n_ctx: int = _setting("deep tokens per block (4)")
+    sigma: float = _setting("of the maps' Gaussian filter, in pixels (4)")
+    precision: str = _setting("of the image encoder (fp32)", PRECISIONS)
 
     def map_positions(self) -> list[int]:
         """Positions in features_list whose maps count in the loss and the anomaly map."""
@@ -59,7 +70,7 @@ class Settings:
 SETTING_NAMES = tuple(field.name for field in fields(Settings))
 
 
-def default_settings(backbone: Backbone) -> Settings:
+def default_settings(backbone: "Backbone") -> Settings:
     """The paper's settings, carried over to a backbone of another depth and patch size."""
     layers, patch = backbone.vision_layers, backbone.patch_size
     values: dict[str, Any] = {
@@ -78,7 +89,7 @@ def default_settings(backbone: Backbone) -> Settings:
 
 
 def resolve_settings(
-    typed: Mapping[str, Any], saved: Mapping[str, Any] | None, backbone: Backbone, source: str = "the checkpoint"
+    typed: Mapping[str, Any], saved: Mapping[str, Any] | None, backbone: "Backbone", source: str = "the checkpoint"
 ) -> tuple[Settings, list[str]]:
     """Merge the three sources and check the result.
 
@@ -92,8 +103,11 @@ def resolve_settings(
         the settings and notices: one sentence per typed value that departs from the checkpoint's.
 
     Raises:
-        InputError: a value is out of range, or contradicts the shapes of the checkpoint's prompts.
+        InputError: a name is unknown, a value is out of range, or contradicts the shapes of the checkpoint's prompts.
     """
+    unknown = [name for name in typed if name not in SETTING_NAMES]
+    if unknown:
+        raise InputError(f"{unknown[0]} is no setting; choose from {', '.join(SETTING_NAMES)}.")
     given = _typed_values(typed)
     kept = _typed_values(saved or {})
     if "features_list" in given and "feature_map_layer" not in given:
@@ -141,9 +155,9 @@ def _text(value: Any) -> str:
     return " ".join(str(part) for part in value) if isinstance(value, tuple) else str(value)
 
 
-def _check(settings: Settings, backbone: Backbone) -> None:
+def _check(settings: Settings, backbone: "Backbone") -> None:
     layers, patch = backbone.vision_layers, backbone.patch_size
-    name = f"backbone {backbone.name}" if backbone.name != DEMO_BACKBONE else "the demo backbone"
+    name = "the demo backbone" if backbone.is_demo else f"backbone {backbone.name}"
     size = settings.image_size
     if size < patch or size % patch:
         near = max(round(size / patch), 1) * patch

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
 
-DPAM_VARIANTS = ("vv", "qq", "kk", "none")
 QUICK = 1.702  # QuickGELU's factor
 
 
@@ -29,7 +28,7 @@ class VisualEncoder(nn.Module):
         """Encode images; nothing is normalised yet.
 
         Args:
-            images: (B, 3, S, S), normalised as by `preprocessing.build_preprocess`; S a multiple of the patch size.
+            images: (B, 3, S, S), normalised as by `preprocessing.Preprocess`; S a multiple of the patch size.
             features_list: 1-based block numbers after which the patch features are taken.
             dpam: "vv", "qq" or "kk": what attends to what on the local path; "none": there is no local path.
             dpam_layer: n gives the last n - 1 blocks a local path; 1 gives it to none.

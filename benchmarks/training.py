@@ -66,10 +66,9 @@ def _plain(model: AnomalyCLIP, dataset: AnomalyDataset, batch: int, epochs: int)
     losses = []
     for _ in range(epochs):
         for positions in batches:
-            items = [dataset[position] for position in positions]
-            images, masks = (torch.stack([item[key] for item in items]) for key in ("image", "mask"))
-            labels = torch.tensor([item["label"] for item in items])
-            losses.append(float(naive.training_step(model, optimizer, images, labels, masks.float())))
+            images, masks, _, labels, *_ = zip(*(dataset[position] for position in positions), strict=True)
+            images, masks, labels = torch.stack(images), torch.stack(masks).float(), torch.tensor(labels)
+            losses.append(float(naive.training_step(model, optimizer, images, labels, masks)))
     return losses
 
 

@@ -51,8 +51,8 @@ def draw_panel(folder: Path, truths: dict[str, np.ndarray]) -> np.ndarray:
         image = Image.open(folder / f"{name}.png")
         prediction = model.predict(image)
         values = map_values(prediction.anomaly_map[0].numpy(), layers, image.size)
-        finding = decide(prediction.anomaly_score.item(), thresholds, values)
-        panels.append(panel(image, finding, values, truth))
+        decision = decide(prediction.anomaly_score.item(), thresholds, values)
+        panels.append(panel(image, decision, values, truth))
     return arranged(panels, across=False, gap=MARGIN)
 
 

@@ -5,27 +5,18 @@ import os
 from typing import Any
 
 from AnomalyCLIP_lib.backbone import OPENAI_NAMES, PAPER_BACKBONE
+from AnomalyCLIP_lib.detector import Detector
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import output_folder
-from AnomalyCLIP_lib.model import AnomalyCLIP
-from dataset import (
-    DatasetIndex,
-    check_images,
-    check_masks,
-    mask_thresholds,
-    read_index,
-    summary,
-    thresholds_text,
-)
+from dataset import DatasetIndex, check_images, check_masks, mask_thresholds, read_index, summary, thresholds_text
 from generic_dataset_json.names import find_dataset, plain_name
 from metrics import PAPER_METRICS
 from pipeline.distributed import Ranks
-from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.evaluate import EvaluationOptions, evaluate
 from pipeline.evaluation.results import Evaluation
 from pipeline.flags import NO_PICTURES, find_thresholds, load_model
 from pipeline.reporting.dataset_pictures import INDEX, DatasetPictures
 from pipeline.reporting.metrics_files import write_results
-from pipeline.reporting.observing import Observer
 from pipeline.reporting.report.gallery import Gallery
 from pipeline.reporting.report.page import Metrics, Report, write_report
 from pipeline.reporting.run_folder import REPORT, refuse_foreign, remove_results
@@ -47,59 +38,51 @@ def run_on_dataset(arguments: argparse.Namespace, ranks: Ranks, command: str = "
     index = read_index(arguments.data_path)
     check_images(index)
     notices = check_masks(index)
-    if not index.split("test"):
+    entries = index.split("test")
+    if not entries:
         raise InputError(f"{index.root} lists no test images; check its meta.json.")
     label = arguments.dataset or (index.root.name if find_dataset(index.root.name) else None)
-    model = load_model(arguments, arguments.backbone, ranks.device, label)
+    detector = load_model(arguments, arguments.backbone, ranks.device, label)
     save_path = output_folder(arguments.save_path, "--save_path")
     refuse_foreign(save_path)
     visualize = arguments.visualize or "panel"
     pictures = DatasetPictures(
-        save_path,
-        index.split("test"),
-        visualize,
-        arguments.visualize_all,
-        arguments.save_maps,
-        len(model.settings.map_positions()),
-        arguments.mask_threshold,
+        save_path, entries, visualize, arguments.visualize_all, arguments.save_maps, arguments.mask_threshold
     )
-    thresholds, threshold_notices = find_thresholds(model, arguments, arguments.batch_size, ranks)
-    observers: list[Observer] = [pictures]
+    thresholds, threshold_notices = find_thresholds(detector, arguments, arguments.batch_size, ranks)
     gallery = None if arguments.no_report else Gallery({name: len(part) for name, part in index.test.items() if part})
-    if gallery is not None:
-        observers.append(gallery)
     if ranks.is_main:
         remove_results(save_path)
     log = open_log(save_path) if ranks.is_main else silent_log()
-    for line in (summary(index), f"model: {model.describe()}", *model.provenance.notices, *notices):
+    mask_cuts = mask_thresholds(entries, arguments.mask_threshold)
+    warnings = [TRAINED_ON_THIS] if _trained_on_this(detector, label, index) else []
+    for line in (
+        summary(index),
+        f"model: {detector.describe()}",
+        *detector.provenance.notices,
+        *notices,
+        f"mask threshold: {thresholds_text(mask_cuts)}; settings: {detector.settings_dict()}",
+        *threshold_notices,
+        thresholds.describe(),
+        *(f"WARNING: {warning}" for warning in warnings),
+    ):
         log.info(line)
-    mask_cuts = mask_thresholds(index.split("test"), arguments.mask_threshold)
-    log.info(f"mask threshold: {thresholds_text(mask_cuts)}; settings: {model.settings.to_dict()}")
-    for line in (*threshold_notices, thresholds.describe()):
-        log.info(line)
-    warnings = [TRAINED_ON_THIS] if _trained_on_this(model, label, index) else []
-    for warning in warnings:
-        log.info(f"WARNING: {warning}")
 
-    evaluation = evaluate(
-        model,
-        index.test,
+    options = EvaluationOptions(
         arguments.metrics,
         arguments.mask_threshold,
         arguments.batch_size,
         arguments.workers,
         thresholds,
-        observers,
-        ranks,
         arguments.seed,
     )
+    observers = [pictures, *([gallery] if gallery is not None else [])]
+    evaluation = evaluate(detector, index.test, options, observers, ranks)
     if not ranks.is_main:
         return
-    log.info(evaluation.table())
-    for row in _paper_rows(label):
-        log.info(row)
-    log.info(evaluation.decision_table())
-    settings = _settings(arguments, model, index) | {
+    for text in (evaluation.table(), *_paper_rows(label), evaluation.decision_table()):
+        log.info(text)
+    settings = _settings(arguments, detector, index) | {
         "dataset": label,
         "thresholds": thresholds.to_dict(),
         "mask_thresholds_used": sorted(mask_cuts),
@@ -109,7 +92,7 @@ def run_on_dataset(arguments: argparse.Namespace, ranks: Ranks, command: str = "
     if gallery is not None:
         report = Report(
             title=arguments.dataset or index.root.name,
-            model=model.describe(),
+            model=detector.describe(),
             thresholds=thresholds,
             predictions=evaluation.predictions,
             gallery=gallery,
@@ -117,9 +100,9 @@ def run_on_dataset(arguments: argparse.Namespace, ranks: Ranks, command: str = "
             command=command,
             notices=[
                 notice.replace(f"{index.root}{os.sep}", "")  # a page that is handed on need not tell the folder
-                for notice in (*warnings, *model.provenance.notices, *notices, *threshold_notices)
+                for notice in (*warnings, *detector.provenance.notices, *notices, *threshold_notices)
             ],
-            metrics=_report_metrics(evaluation, arguments, label, model),
+            metrics=_report_metrics(evaluation, arguments, label, settings),
         )
         write_report(report, save_path)
     report_file = f"{REPORT}, " if gallery is not None else ""
@@ -127,8 +110,8 @@ def run_on_dataset(arguments: argparse.Namespace, ranks: Ranks, command: str = "
     log.info(f"{report_file}log.txt, metrics.json, metrics.csv, predictions.csv{drawn} are in {save_path}")
 
 
-def _trained_on_this(model: AnomalyCLIP, label: str | None, index: DatasetIndex) -> bool:
-    checkpoint = model.provenance.checkpoint
+def _trained_on_this(detector: Detector, label: str | None, index: DatasetIndex) -> bool:
+    checkpoint = detector.provenance.checkpoint
     if checkpoint is None:
         return False
     same_label = label is not None and plain_name(label) == plain_name(checkpoint.trained_on)
@@ -145,22 +128,20 @@ def _paper_rows(dataset: str | None) -> list[str]:
 
 
 def _report_metrics(
-    evaluation: Evaluation, arguments: argparse.Namespace, label: str | None, model: AnomalyCLIP
+    evaluation: Evaluation, arguments: argparse.Namespace, label: str | None, settings: dict[str, Any]
 ) -> Metrics:
-    comparable = model.backbone.name == OPENAI_NAMES[PAPER_BACKBONE]
+    comparable = settings["backbone"] == OPENAI_NAMES[PAPER_BACKBONE]
     return Metrics(evaluation, arguments.metrics, find_dataset(label) if label else [], PAPER_BACKBONE, comparable)
 
 
-def _settings(arguments: argparse.Namespace, model: AnomalyCLIP, index: DatasetIndex) -> dict[str, Any]:
-    checkpoint = model.provenance.checkpoint
+def _settings(arguments: argparse.Namespace, detector: Detector, index: DatasetIndex) -> dict[str, Any]:
+    checkpoint = detector.provenance.checkpoint
     return {
         "dataset_hash": index.digest(),
         "metrics": arguments.metrics,
         "mask_threshold": arguments.mask_threshold,
-        "backbone": model.backbone.name,
-        "fingerprint": model.provenance.fingerprint,
         "checkpoint": arguments.checkpoint_path or (checkpoint.path.name if checkpoint else None),
         "trained_on": checkpoint.trained_on if checkpoint else None,
         "seed": arguments.seed,
-        **model.settings.to_dict(),
+        **detector.settings_dict(),
     }

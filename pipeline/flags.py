@@ -7,16 +7,18 @@ import argparse
 import glob
 import os
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from AnomalyCLIP_lib.errors import InputError
+from AnomalyCLIP_lib.settings import LISTS, SETTING_NAMES, Settings
 from generic_dataset_json.meta_json import FILE_NAME, read_index
 from utils import mask_threshold, non_negative, rate, seed, threshold
 
 if TYPE_CHECKING:
     from AnomalyCLIP_lib.decisions import Thresholds
-    from AnomalyCLIP_lib.model import AnomalyCLIP
+    from AnomalyCLIP_lib.detector import Detector
     from pipeline.distributed import Ranks
 
 MOST_DEFAULT_WORKERS = 4
@@ -25,17 +27,6 @@ NO_PICTURES = "none"
 CACHE_FOLDER = "feature_cache"
 STANDARD_INPUT = "-"
 HANDWRITTEN = "handwritten"
-MODEL_SETTINGS = (
-    "image_size",
-    "features_list",
-    "feature_map_layer",
-    "dpam",
-    "dpam_layer",
-    "n_ctx",
-    "depth",
-    "t_n_ctx",
-    "precision",
-)
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
@@ -44,17 +35,16 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--backbone", help="ViT-L/14@336px (default), an open_clip name, a model-config JSON, or demo")
     model.add_argument("--pretrained", help="open_clip tag (default: openai) or a local weight file")
     model.add_argument("--cache_dir", help="where downloaded weights are kept")
-    model.add_argument("--image_size", type=int, help="S; images are resized to S x S (518)")
-    model.add_argument("--features_list", type=int, nargs="+", help="blocks that give patch features, from 1 (24)")
-    model.add_argument(
-        "--feature_map_layer", type=int, nargs="+", help="positions in --features_list whose maps count, from 0 (all)"
-    )
-    model.add_argument("--dpam", choices=("vv", "qq", "kk", "none"), help="attention of the local path (vv)")
-    model.add_argument("--dpam_layer", type=int, help="n: the last n - 1 blocks have a local path (20)")
-    model.add_argument("--n_ctx", type=int, help="learnable words per prompt (12)")
-    model.add_argument("--depth", type=int, help="text blocks 2..depth receive deep tokens (9)")
-    model.add_argument("--t_n_ctx", type=int, help="deep tokens per block (4)")
-    model.add_argument("--precision", choices=("fp32", "tf32", "bf16", "fp16"), help="of the image encoder (fp32)")
+    types = get_type_hints(Settings)
+    for setting in fields(Settings):
+        several = setting.name in LISTS
+        model.add_argument(
+            f"--{setting.name}",
+            type=int if several else types[setting.name],
+            nargs="+" if several else None,
+            choices=setting.metadata["choices"],
+            help=setting.metadata["help"],
+        )
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)")
     machine.add_argument(
@@ -80,7 +70,6 @@ def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint_path", help="prompts to use, or 'handwritten' (default: those in checkpoints/)")
     add_threshold_flags(parser)
     add_model_flags(parser)
-    parser.add_argument("--sigma", type=float, help="of the maps' Gaussian filter, in pixels (4)")
 
 
 def add_threshold_flags(parser: argparse.ArgumentParser) -> None:
@@ -159,12 +148,12 @@ def check_inputs(dataset: str | None, images: Sequence[str] = (), checkpoint: st
 
 def typed_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The model settings among the flags; None where a flag was left out."""
-    return {name: getattr(arguments, name) for name in MODEL_SETTINGS}
+    return {name: getattr(arguments, name) for name in SETTING_NAMES}
 
 
 def load_model(
     arguments: argparse.Namespace, backbone: str | None, device: str, label: str | None = None
-) -> "AnomalyCLIP":
+) -> "Detector":
     """The model of the flags.
 
     Args:
@@ -184,24 +173,24 @@ def load_model(
         device=device,
         cache_dir=arguments.cache_dir,
         tested_dataset=plain_name(label),
-        sigma=arguments.sigma,
         compile=arguments.compile,
         **typed_settings(arguments),
     )
 
 
 def find_thresholds(
-    model: "AnomalyCLIP", arguments: argparse.Namespace, batch_size: int, ranks: "Ranks"
+    detector: "Detector", arguments: argparse.Namespace, batch_size: int, ranks: "Ranks"
 ) -> tuple["Thresholds", list[str]]:
     """The thresholds of the flags, and sentences for the user; see `calibration.run_thresholds`."""
     from pipeline.inference.calibration import run_thresholds
 
     return run_thresholds(
-        model,
+        detector,
         arguments.threshold,
         arguments.pixel_threshold,
         arguments.calibrate,
         arguments.false_alarm_rate,
         batch_size,
+        arguments.workers,
         ranks,
     )

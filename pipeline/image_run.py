@@ -10,8 +10,8 @@ from AnomalyCLIP_lib.images import read_image
 from AnomalyCLIP_lib.loading import backbone_at_hand
 from pipeline.distributed import Ranks
 from pipeline.flags import NO_PICTURES, STANDARD_INPUT, find_thresholds, load_model
-from pipeline.inference.picture_files import Picture, find_pictures
-from pipeline.inference.single_images import run_settings, score_pictures
+from pipeline.inference.image_paths import ImageFile, find_image_files
+from pipeline.inference.single_images import ImageOptions, run_settings, score_image_files
 from pipeline.reporting.predictions import PredictionRow
 from pipeline.reporting.predictions_file import EarlierRun, read_earlier_run
 from pipeline.reporting.report.gallery import Gallery
@@ -38,11 +38,11 @@ def run_on_images(arguments: argparse.Namespace, ranks: Ranks, command: str = ""
         if ranks.is_main and lines:
             print(*lines, sep="\n", file=sys.stderr)
 
-    pictures, earlier = ranks.broadcast(_pictures_and_earlier_run(arguments) if ranks.is_main else ([], EarlierRun()))
+    files, earlier = ranks.broadcast(_files_and_earlier_run(arguments) if ranks.is_main else ([], EarlierRun()))
     if arguments.go_on:
-        left = len(earlier.left(pictures))
+        left = len(earlier.left(files))
         nothing = "; nothing is left to do" if not left else ""
-        tell(f"--continue: {len(pictures) - left} of {len(pictures)} images were done before{nothing}")
+        tell(f"--continue: {len(files) - left} of {len(files)} images were done before{nothing}")
     backbone, reason = backbone_at_hand(
         arguments.backbone, arguments.pretrained, arguments.checkpoint_path, arguments.cache_dir
     )
@@ -51,23 +51,13 @@ def run_on_images(arguments: argparse.Namespace, ranks: Ranks, command: str = ""
     save_path = output_folder(arguments.save_path, "--save_path")
     thresholds, notices = find_thresholds(model, arguments, arguments.batch_size, ranks)
     tell(*notices, thresholds.describe())
-    visualize = arguments.visualize or "overlay"
-    # A report shows whole runs: earlier maps are gone, and a picture alone needs no gallery.
-    gallery = Gallery({"": len(pictures)}) if _wants_report(arguments, pictures) else None
-    rows: list[PredictionRow] = []
-    exit_code = score_pictures(
-        model,
-        pictures,
-        save_path,
-        arguments.batch_size,
-        arguments.save_maps,
-        thresholds,
-        visualize,
-        ranks,
-        earlier,
-        gallery,
-        rows.append if gallery is not None else lambda row: None,
+    options = ImageOptions(
+        thresholds, arguments.batch_size, arguments.workers, arguments.visualize or "overlay", arguments.save_maps
     )
+    # A report shows whole runs: earlier maps are gone, and an image alone needs no gallery.
+    gallery = Gallery({"": len(files)}) if _wants_report(arguments, files) else None
+    observers = [gallery] if gallery is not None else []
+    exit_code, rows = score_image_files(model, files, save_path, options, ranks, earlier, observers)
     if not ranks.is_main:
         return exit_code
     if gallery is not None:
@@ -84,7 +74,7 @@ def run_on_images(arguments: argparse.Namespace, ranks: Ranks, command: str = ""
             notices=[*model.provenance.notices, *notices, *_unreadable(rows)],
         )
         write_report(report, save_path)
-    written = [*([REPORT] if gallery is not None else []), *(["heat maps"] if visualize != NO_PICTURES else [])]
+    written = [*([REPORT] if gallery is not None else []), *(["heat maps"] if options.visualize != NO_PICTURES else [])]
     tell(f"{', '.join([PREDICTIONS, *written])}: in {save_path}")
     return exit_code
 
@@ -96,16 +86,16 @@ def _unreadable(rows: Sequence[PredictionRow]) -> list[str]:
     return errors[:NAMED_ERRORS] + ([f"{more} more images could not be read."] if more > 0 else [])
 
 
-def _wants_report(arguments: argparse.Namespace, pictures: Sequence[Picture]) -> bool:
-    return not arguments.no_report and not arguments.go_on and len(pictures) > 1
+def _wants_report(arguments: argparse.Namespace, files: Sequence[ImageFile]) -> bool:
+    return not arguments.no_report and not arguments.go_on and len(files) > 1
 
 
-def _pictures_and_earlier_run(arguments: argparse.Namespace) -> tuple[list[Picture], EarlierRun]:
-    pictures = find_pictures(arguments.image, not arguments.no_recursive, arguments.save_path)
+def _files_and_earlier_run(arguments: argparse.Namespace) -> tuple[list[ImageFile], EarlierRun]:
+    files = find_image_files(arguments.image, not arguments.no_recursive, arguments.save_path)
     if not arguments.go_on:
         refuse_foreign(Path(arguments.save_path))
     earlier = read_earlier_run(Path(arguments.save_path)) if arguments.go_on else EarlierRun()
-    if len(pictures) == 1:
-        for picture in earlier.left(pictures):
-            read_image(picture.path)  # the only one is bad: say so before a model is loaded or anything is written
-    return pictures, earlier
+    if len(files) == 1:
+        for file in earlier.left(files):
+            read_image(file.path)  # the only one is bad: say so before a model is loaded or anything is written
+    return files, earlier

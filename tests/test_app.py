@@ -60,9 +60,9 @@ def calls(model, monkeypatch):
     made = []
     original = model.score
 
-    def counted(images, **options):
+    def counted(images, *names, **options):
         made.append(len(images))
-        return original(images, **options)
+        return original(images, *names, **options)
 
     monkeypatch.setattr(model, "score", counted)
     return made

@@ -1,7 +1,6 @@
 """What a dataset says at its start, what it checks, and the batches that come of it."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,27 +10,23 @@ from torch.utils.data import DataLoader
 from trees import encoded, mask, mvtec_tree, picture, write_tree
 
 from AnomalyCLIP_lib.errors import InputError
+from AnomalyCLIP_lib.preprocessing import Preprocess
 from dataset import (
     AnomalyDataset,
     DatasetIndex,
     check_images,
     check_masks,
-    read_batches,
     read_index,
     read_mask,
     summary,
 )
 from generic_dataset_json import custom, mvtec
+from pipeline.read_ahead import in_order, thread_pool
 
 
 def _index(root: Path) -> DatasetIndex:
     mvtec.main(["--root", str(root), "--allow_missing_masks"])
     return read_index(root)
-
-
-def _to_tensor(image: Image.Image) -> torch.Tensor:
-    """A small stand-in for the model's preprocessing."""
-    return torch.from_numpy(np.asarray(image.resize((16, 16)), dtype=np.float32)).permute(2, 0, 1) / 255
 
 
 def test_summary(tmp_path: Path) -> None:
@@ -83,9 +78,9 @@ def test_without_a_mask_on_record(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"Training needs a mask .* 1 has none .*contamination/000\.png"):
         check_masks(index, training=True)
     entries = [entry for entry in index.split("test") if entry.specie_name in ("contamination", "good")]
-    batch = next(iter(DataLoader(AnomalyDataset(entries, _to_tensor, 16), batch_size=2)))
-    assert batch["label"].tolist() == [1, 0]
-    assert batch["has_mask"].tolist() == [False, True]  # never taken for an all-normal mask
+    batch = next(iter(DataLoader(AnomalyDataset(entries, Preprocess(16)), batch_size=2)))
+    assert batch.label.tolist() == [1, 0]
+    assert batch.has_mask.tolist() == [False, True]  # never taken for an all-normal mask
     with pytest.raises(ValueError, match="no mask on record"):
         read_mask(entries[0], 16, "auto")
 
@@ -108,17 +103,16 @@ def test_a_mask_that_is_no_image_is_an_error_at_the_start(tmp_path: Path) -> Non
 
 def test_items(tmp_path: Path) -> None:
     index = _index(mvtec_tree(tmp_path))
-    dataset = AnomalyDataset(index.split("test"), _to_tensor, 16)
+    dataset = AnomalyDataset(index.split("test"), Preprocess(16))
     item = dataset[0]
-    assert item["image"].shape == (3, 16, 16)
-    assert item["image"].dtype == torch.float32
-    assert item["mask"].dtype == torch.uint8
-    assert item["mask"].tolist() == np.kron([[1, 0], [0, 0]], np.ones((8, 8), int)).tolist()
-    assert (item["label"], item["has_mask"], item["index"]) == (1, True, 0)
+    assert item.image.shape == (3, 16, 16) and item.image.dtype == torch.float32
+    assert item.resized.shape == (16, 16, 3) and item.resized.dtype == item.mask.dtype == torch.uint8
+    assert item.mask.tolist() == np.kron([[1, 0], [0, 0]], np.ones((8, 8), int)).tolist()
+    assert (item.label, item.has_mask, item.size.tolist()) == (1, True, [6, 8])
     normal = dataset[len(dataset) - 1]
-    assert (normal["label"], normal["has_mask"], int(normal["mask"].sum())) == (0, True, 0)
-    without = AnomalyDataset(index.split("test"), _to_tensor, 16, with_masks=False)[0]
-    assert (without["has_mask"], int(without["mask"].sum())) == (False, 0)
+    assert (normal.label, normal.has_mask, int(normal.mask.sum())) == (0, True, 0)
+    without = AnomalyDataset(index.split("test"), Preprocess(16), with_masks=False)[0]
+    assert (without.has_mask, int(without.mask.sum())) == (False, 0)
 
 
 def test_mask_threshold(tmp_path: Path) -> None:
@@ -131,30 +125,24 @@ def test_mask_threshold(tmp_path: Path) -> None:
     custom.main([str(part) for part in folders])
     entries = [entry for entry in read_index(root).split("test") if entry.anomaly]
     share = {
-        threshold: float(AnomalyDataset(entries, _to_tensor, 8, threshold)[0]["mask"].float().mean())
+        threshold: float(AnomalyDataset(entries, Preprocess(8), threshold)[0].mask.float().mean())
         for threshold in ("auto", 0, 127)
     }
     assert share == {"auto": 0.5, 0: 0.5, 127: 0.25}
 
 
-@pytest.mark.parametrize("method", ["none", "fork", "spawn"])
-def test_batches_and_errors_with_workers(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # How long torch waits for a worker to end after an error, before it ends it; the default is 5 s.
-    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.5)
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_reading_ahead_keeps_the_order_and_the_error(workers: int, tmp_path: Path) -> None:
     index = _index(mvtec_tree(tmp_path))
-    dataset = AnomalyDataset(index.split("test"), _to_tensor, 16)
-    workers: dict[str, Any] = {"num_workers": 1, "multiprocessing_context": method} if method != "none" else {}
-    if method != "spawn":  # starting one worker afresh, which imports torch, is enough
-        indices = torch.cat([batch["index"] for batch in read_batches(DataLoader(dataset, batch_size=2, **workers))])
-        assert indices.tolist() == [0, 1, 2, 3, 4]
+    dataset = AnomalyDataset(index.split("test"), Preprocess(16))
+    expected = [sample.image for sample in map(dataset.__getitem__, range(5))]
+    with thread_pool(workers) as pool:
+        images = [sample.image for sample in in_order(pool, dataset.__getitem__, range(5), ahead=2)]
+    assert all(torch.equal(*pair) for pair in zip(images, expected, strict=True))
     path = index.split("test")[2].image_path
     path.write_bytes(picture("png", height=64, width=64)[:500])
-    read, message = [], ""
-    try:
-        for batch in read_batches(DataLoader(dataset, batch_size=2, **workers)):
-            read += batch["index"].tolist()
-    except InputError as error:  # not pytest.raises, which would keep the workers alive with the traceback
-        message = str(error)
-    assert read == [0, 1]
-    assert message.startswith(f"{path} is damaged or cut short")
-    assert "\n" not in message
+    read = []
+    with thread_pool(workers) as pool, pytest.raises(InputError, match=f"{path} is damaged or cut short"):
+        for sample in in_order(pool, dataset.__getitem__, range(5), ahead=2):
+            read.append(sample)
+    assert len(read) == 2

@@ -11,7 +11,8 @@ import torch
 from conftest import save_picture
 from PIL import Image
 
-from AnomalyCLIP_lib.decisions import Threshold, Thresholds, decide, map_values
+from AnomalyCLIP_lib.decisions import Threshold, Thresholds, decide
+from AnomalyCLIP_lib.detector import Prediction
 from AnomalyCLIP_lib.errors import InputError
 from generic_dataset_json.meta_json import Entry
 from pipeline.distributed import ALONE
@@ -19,7 +20,7 @@ from pipeline.reporting import dataset_pictures
 from pipeline.reporting.dataset_pictures import DatasetPictures
 from pipeline.reporting.observing import ScoredImage
 
-NO_IMAGE = torch.zeros(3, 1, 1)  # no picture is drawn from it
+NO_IMAGE = Image.new("RGB", (1, 1))  # no picture is drawn from it
 THRESHOLDS = Thresholds(Threshold(0.5, "test"), Threshold(0.5, "test"))
 
 
@@ -43,18 +44,15 @@ def entries_of(images, labels, class_name="part"):
 
 
 def scored(entry, position, score):
-    anomaly_map = np.full((5, 5), score, np.float32)
-    values = map_values(anomaly_map, 1, (6, 4))
-    finding = decide(score, THRESHOLDS, values)
-    return ScoredImage(position, entry, finding, (6, 4), NO_IMAGE, None, anomaly_map, values)
-
-
-def observer(folder, entries, visualize="overlay", draw_all=False, **more):
-    return DatasetPictures(folder, entries, visualize, draw_all, more.pop("save_maps", False), 1, "auto", **more)
+    prediction = Prediction(torch.tensor(score), torch.full((5, 5), score), 1)
+    values = prediction.values((6, 4))
+    decision = decide(score, THRESHOLDS, values)
+    name, label = entry.relative_path, entry.anomaly
+    return ScoredImage(position, name, entry.class_name, label, decision, (6, 4), NO_IMAGE, prediction, values)
 
 
 def run(folder, entries, scores, ranks=ALONE, **flags):
-    pictures = observer(folder, entries, **flags)
+    pictures = DatasetPictures(folder, entries, **{"visualize": "overlay"} | flags)
     for position, (entry, score) in enumerate(zip(entries, scores, strict=True)):
         if position % ranks.size == ranks.rank:
             pictures.see(scored(entry, position, score))
@@ -117,11 +115,10 @@ def test_equal_scores_are_chosen_by_their_order(images, tmp_path):
 
 def test_no_more_maps_are_kept_than_may_be_drawn(images, tmp_path):
     entries = entries_of(images, [number % 2 for number in range(40)])
-    pictures = observer(tmp_path, entries)
+    pictures = DatasetPictures(tmp_path, entries, "overlay")
     for position, entry in enumerate(entries):
         pictures.see(scored(entry, position, (position * 7 % 40) / 40))
-        assert len(pictures.kept) <= 9
-    assert all(anomaly_map.base is None for _, _, anomaly_map in pictures.kept.values())  # nor the batches they came in
+        assert len(pictures._kept) <= 9
 
 
 class ThreadRanks:
@@ -173,7 +170,7 @@ def test_several_processes_draw_the_pictures_of_one(images, tmp_path, size, draw
 def test_panels_get_the_stored_mask_at_the_images_size(images, tmp_path, monkeypatch):
     seen = {}
 
-    def draw(image, finding, values, truth, note):
+    def draw(image, decision, values, truth, note):
         seen[image.getpixel((0, 0))[0]] = truth, note
         return np.asarray(image)
 
@@ -202,7 +199,7 @@ def test_an_image_that_went_away_while_running_is_named(images, tmp_path):
 def test_maps_without_pictures(images, tmp_path):
     run(tmp_path, entries_of(images, [0, 1]), [0.1, 0.9], visualize="none", save_maps=True)
     assert {path.name for path in tmp_path.iterdir()} == {"0.npy", "1.npy"}
-    assert not observer(tmp_path, [], visualize="none").needs_maps
+    assert not DatasetPictures(tmp_path, [], visualize="none").needs_maps
 
 
 # --- pictures of an earlier run ----------------------------------------------------------------------------------
@@ -248,11 +245,13 @@ def test_images_of_the_dataset_are_never_touched(images, tmp_path):
     entries = [replace(entry, relative_path=entry.image_path.name) for entry in entries_of(images, [0, 1])]
     before = {path: path.read_bytes() for path in images.iterdir()}
     with pytest.raises(InputError, match="would overwrite the image"):
-        observer(images, entries)
+        DatasetPictures(images, entries, "overlay")
     with pytest.raises(InputError, match="among the images in"):  # where the dataset's builder would find them
-        observer(images, [replace(entry, relative_path=f"new_{entry.image_path.name}") for entry in entries])
+        DatasetPictures(
+            images, [replace(entry, relative_path=f"new_{entry.image_path.name}") for entry in entries], "overlay"
+        )
     # A list that names the dataset's own images
-    pictures = observer(images.parent, entries_of(images, [0, 1]))
+    pictures = DatasetPictures(images.parent, entries_of(images, [0, 1]), "overlay")
     listed = "".join(f"{images.name}/{name}.png,,,,\n" for name in ("00", "mask"))
     (images.parent / "pictures.csv").write_text(f"picture,image_path,cls_name,outcome,chosen_as\n{listed}")
     pictures.write_index()

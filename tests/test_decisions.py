@@ -31,8 +31,8 @@ def test_values_are_divided_by_the_layers_and_brought_to_the_images_size():
 
 
 def test_a_score_at_the_threshold_is_anomalous():
-    assert decide(0.5, thresholds(0.5, 0.5)).decision == ANOMALOUS
-    assert decide(0.4999, thresholds(0.5, 0.5)).decision == NORMAL
+    assert decide(0.5, thresholds(0.5, 0.5)).called == ANOMALOUS
+    assert decide(0.4999, thresholds(0.5, 0.5)).called == NORMAL
 
 
 def test_regions_are_boxes_in_pixels_of_the_image_the_largest_first():
@@ -40,15 +40,15 @@ def test_regions_are_boxes_in_pixels_of_the_image_the_largest_first():
     values[3:5, 7:10] = 0.6
     values[20:30, 30:50] = 0.9
     values[30, 50] = 0.6  # touches the corner: the same region
-    finding = decide(0.1, thresholds(0.5, 0.6), values)
-    assert finding.regions == ((30, 20, 21, 11), (7, 3, 3, 2))
-    assert finding.map_max == pytest.approx(0.9)
-    assert finding.area_fraction == pytest.approx((6 + 200 + 1) / 2400)
+    decision = decide(0.1, thresholds(0.5, 0.6), values)
+    assert decision.regions == ((30, 20, 21, 11), (7, 3, 3, 2))
+    assert decision.map_max == pytest.approx(0.9)
+    assert decision.area_fraction == pytest.approx((6 + 200 + 1) / 2400)
 
 
 def test_without_a_map_nothing_is_said_about_pixels():
-    finding = decide(0.1, thresholds(0.5, 0.5))
-    assert finding.map_max is finding.area_fraction is finding.regions is None
+    decision = decide(0.1, thresholds(0.5, 0.5))
+    assert decision.map_max is decision.area_fraction is decision.regions is None
 
 
 def test_where_thresholds_come_from():

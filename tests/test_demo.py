@@ -76,7 +76,7 @@ def test_dpam_is_what_localises(committed, unseen):
 def test_bf16_stays_near_fp32(committed, unseen):
     exact, rough = committed, measure(unseen, precision="bf16")
     differences = [
-        abs(a.finding.anomaly_score - b.finding.anomaly_score)
+        abs(a.decision.anomaly_score - b.decision.anomaly_score)
         for a, b in zip(exact.predictions, rough.predictions, strict=True)
     ]
     assert max(differences) <= 0.03 and np.mean(differences) <= 0.002

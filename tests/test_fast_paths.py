@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 import AnomalyCLIP_lib
 from AnomalyCLIP_lib.backbone import find_backbone
+from AnomalyCLIP_lib.loading import load_for_training
 from AnomalyCLIP_lib.losses import glocal_loss
 from AnomalyCLIP_lib.scoring import smooth
 from AnomalyCLIP_lib.visual_encoder import VisualEncoder
@@ -97,9 +98,7 @@ def test_training_step(tiny_files, images):
     totals, prompts = [], []
     for plain in (False, True):
         torch.manual_seed(0)
-        model = AnomalyCLIP_lib.loading.load_for_training(
-            str(tiny_files / "tiny.json"), str(tiny_files / "tiny.safetensors"), None, {}, "cpu"
-        )
+        model = load_for_training(str(tiny_files / "tiny.json"), str(tiny_files / "tiny.safetensors"), device="cpu")
         optimizer = torch.optim.Adam(model.prompts.parameters(), lr=1e-3, betas=BETAS)
         if plain:
             totals.append(float(naive.training_step(model, optimizer, images, labels, masks)))

@@ -184,7 +184,7 @@ def test_unreadable_weights(tiny_files, tmp_path, content, extension):
 def test_missing_weight_files_and_tags(tiny_files, monkeypatch, tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.pt does not exist"):
         load_clip(find_backbone("ViT-B/32"), "nowhere.pt")
-    with pytest.raises(InputError, match=r"no tag of ViT-B-32-quickgelu.*openai"):
+    with pytest.raises(InputError, match=r"opanai is neither a file nor a tag of ViT-B-32-quickgelu.*openai"):
         load_clip(find_backbone("ViT-B/32"), "opanai")
     with pytest.raises(InputError, match="--pretrained"):
         load_clip(find_backbone(str(tiny_files / "tiny.json")))
@@ -328,7 +328,7 @@ def test_damaged_settings_of_a_checkpoint(reference_files, tmp_path, settings, c
 
 
 def test_unknown_arguments_are_not_swallowed():
-    with pytest.raises(TypeError, match="sigmaa"):
+    with pytest.raises(InputError, match=r"sigmaa .*image_size.*sigma"):
         AnomalyCLIP_lib.load("demo", sigmaa=9)
 
 

@@ -17,7 +17,7 @@ NAMES = ("a.png", 'b, "quoted".png', "c\nbroken.png", "ä 图.png")
 
 def row(name, error=""):
     thresholds = Thresholds(Threshold(0.5, "a test"), Threshold(0.5, "a test"))
-    return PredictionRow(name, finding=None if error else decide(0.123456789, thresholds), error=error)
+    return PredictionRow(name, decision=None if error else decide(0.123456789, thresholds), error=error)
 
 
 def pictures(*names):

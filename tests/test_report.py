@@ -6,15 +6,18 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.metrics import auc
 
 import test
 from AnomalyCLIP_lib.decisions import Threshold, Thresholds, decide
+from AnomalyCLIP_lib.detector import Prediction
 from generic_dataset_json.names import find_dataset
 from metrics import ALL_METRICS
 from pipeline.evaluation.pixel_histogram import PixelCurve
 from pipeline.evaluation.results import Evaluation
+from pipeline.reporting.observing import ScoredImage
 from pipeline.reporting.outcomes import error, outcome
 from pipeline.reporting.predictions import PredictionRow
 from pipeline.reporting.report.charts import image_precision_recall, image_roc, roc_chart
@@ -86,8 +89,10 @@ def gallery_of(rows, most_cards=2000):
     names = [row.cls_name for row in rows]
     gallery = Gallery({name: names.count(name) for name in names}, most_cards)
     for position, row in enumerate(rows):
-        gallery.add(
-            position, row.image_path, row.cls_name, row.label, row.finding, picture(seed=position), (64, 48), a_map()
+        own = picture(seed=position)
+        size, nothing = own.size, Prediction(torch.zeros(()), torch.zeros(0, 0), 1)
+        gallery.see(
+            ScoredImage(position, row.image_path, row.cls_name, row.label, row.decision, size, own, nothing, a_map())
         )
         if position + 1 == len(rows) or names[position + 1] != row.cls_name:
             gallery.end_class(row.cls_name)
@@ -211,7 +216,7 @@ def test_no_masks_and_no_pixel_level():
 
 
 def test_pictures_without_labels():
-    rows = [PredictionRow(f"{n}.png", finding=decide(n / 10, THRESHOLDS, a_map())) for n in (2, 9, 6)]
+    rows = [PredictionRow(f"{n}.png", decision=decide(n / 10, THRESHOLDS, a_map())) for n in (2, 9, 6)]
     page = Page(render(report_of(rows, metrics=None)))
     assert [card["data-outcome"] for card in page.all("article")] == ["anomalous", "anomalous", "normal"]
     assert page.all("table", value="metrics") == [] and len(page.all("svg")) == 1
@@ -239,9 +244,9 @@ def test_without_a_gallery():
     ],
 )
 def test_outcomes_and_errors(label, score, name, distance):
-    finding = decide(score, THRESHOLDS)
-    assert outcome(label, finding.decision) == name
-    assert error(label, finding) == pytest.approx(distance)
+    decision = decide(score, THRESHOLDS)
+    assert outcome(label, decision.called) == name
+    assert error(label, decision) == pytest.approx(distance)
 
 
 def test_image_curves_hold_the_areas():
@@ -282,9 +287,9 @@ def test_a_dataset_of_the_size_of_mvtec_stays_within_15_mb(monkeypatch):
     monkeypatch.setattr("pipeline.reporting.report.gallery.make_thumbnails", lambda *_: full)
     rng = np.random.default_rng(0)
     rows = [
-        PredictionRow(f"class_{number % 15}/test/broken_large/{number}.png", f"class_{number % 15}", label, finding)
+        PredictionRow(f"class_{number % 15}/test/broken_large/{number}.png", f"class_{number % 15}", label, decision)
         for number in range(1725)
-        for label, finding in [(number % 2, decide(float(rng.random()), THRESHOLDS))]
+        for label, decision in [(number % 2, decide(float(rng.random()), THRESHOLDS))]
     ]
     rows.sort(key=lambda row: row.cls_name)
     rough = PixelCurve(np.linspace(0, 1, 200), np.linspace(0, 1, 200), rng.random(200))
@@ -300,7 +305,7 @@ def test_large_runs_keep_the_worst_of_each_class():
     gallery = gallery_of(rows, most_cards=20)
     kept = {name: [card for card in by_error(gallery.cards) if card.class_name == name] for name in "ab"}
     assert len(kept["b"]) == 4 and len(kept["a"]) == 16
-    errors = sorted((error(row.label, row.finding) for row in rows if row.cls_name == "a"), reverse=True)
+    errors = sorted((error(row.label, row.decision) for row in rows if row.cls_name == "a"), reverse=True)
     assert [card.error for card in kept["a"]] == errors[:16]
     page = Page(render(report_of(rows, gallery=gallery)))
     assert "24 of the 44 images are left out" in page.text

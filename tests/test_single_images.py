@@ -87,7 +87,7 @@ def test_a_line_and_a_row_for_every_picture(photos, score, out, capsys):
     anomalous = sum(row["decision"] == "anomalous" for row in table)
     assert f"called anomalous: {anomalous} of {len(NAMES)}" in captured.err
     settings = json.loads((out / "settings.json").read_text())
-    assert (settings["threshold"], settings["backbone"], settings["prompts"]) == (0.5, "tiny", "handwritten")
+    assert (settings["threshold"], settings["backbone"], settings["method"]) == (0.5, "tiny", "anomalyclip")
 
 
 def test_subfolders_can_be_left_out(photos, score, out):

@@ -1,45 +1,59 @@
 """Testing on a dataset: every image scored, and the metrics of each class."""
 
 import zlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import numpy as np
-from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from tqdm import tqdm
 
-from AnomalyCLIP_lib.decisions import Decision, Thresholds, decide
+from AnomalyCLIP_lib.decisions import Thresholds, decide
+from AnomalyCLIP_lib.detector import Detector, Prediction
 from AnomalyCLIP_lib.errors import InputError
-from AnomalyCLIP_lib.model import AnomalyCLIP
-from dataset import AnomalyDataset, Entry, read_batches
+from dataset import AnomalyDataset, Entry, Sample
 from metrics import ALL_METRICS
 from pipeline.distributed import ALONE, Ranks
 from pipeline.evaluation.bootstrap import interval, mean_moves
 from pipeline.evaluation.pixel_histogram import PixelCurve
 from pipeline.evaluation.results import Evaluation
-from pipeline.evaluation.streaming_metrics import (
-    ClassMetrics,
-    Metrics,
-)
+from pipeline.evaluation.streaming_metrics import ClassMetrics, Metrics
 from pipeline.reporting.observing import Observer, ScoredImage
 from pipeline.reporting.predictions import PredictionRow
-from pipeline.scoring import score_batch
+from pipeline.scoring import Task, score_images
 
 DEFAULT_SEED = 111
 
 
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How a dataset is tested.
+
+    Attributes:
+        level: of the metrics: "image-level", "pixel-level" or "image-pixel-level".
+        mask_threshold: the grey value above which a mask is anomalous, or "auto".
+        batch_size: images per forward pass.
+        workers: threads that read images and draw.
+        thresholds: what images and pixels are called anomalous from; None: the checkpoint's, else 0.5.
+        seed: of the images drawn for the intervals.
+    """
+
+    level: str = "image-pixel-level"
+    mask_threshold: Literal["auto"] | int = "auto"
+    batch_size: int = 8
+    workers: int = 0
+    thresholds: Thresholds | None = None
+    seed: int = DEFAULT_SEED
+
+
 def evaluate(
-    model: AnomalyCLIP,
+    detector: Detector,
     classes: Mapping[str, Sequence[Entry]],
-    level: str = "image-pixel-level",
-    mask_threshold: Literal["auto"] | int = "auto",
-    batch_size: int = 8,
-    workers: int = 0,
-    thresholds: Thresholds | None = None,
+    options: EvaluationOptions = EvaluationOptions(),
     observers: Sequence[Observer] = (),
     ranks: Ranks = ALONE,
-    seed: int = DEFAULT_SEED,
 ) -> Evaluation:
     """Score all images, class by class, and compute the metrics.
 
@@ -48,12 +62,8 @@ def evaluate(
 
     Args:
         classes: per class name its test images.
-        level: "image-level", "pixel-level" or "image-pixel-level".
-        mask_threshold: the grey value above which a mask is anomalous, or "auto".
-        thresholds: what images and pixels are called anomalous from; None: the checkpoint's, else 0.5.
         observers: see every image with its map.
         ranks: the place of this process in the run.
-        seed: of the images drawn for the intervals.
 
     Raises:
         InputError: an image or mask cannot be read, or a score is not finite.
@@ -61,95 +71,134 @@ def evaluate(
     classes = {name: part for name, part in classes.items() if part}
     entries = [entry for part in classes.values() for entry in part]
     names = [name for name, part in classes.items() for _ in part]
-    pixels = level != "image-level"
-    thresholds = thresholds or model.thresholds()
-    # Without a single mask there are no pixel metrics: normal pixels alone say nothing.
-    with_masks = {name for name, part in classes.items() if pixels and any(entry.mask_path for entry in part)}
-    with_maps = pixels or any(observer.needs_maps for observer in observers)
-    dataset = AnomalyDataset(entries, model.preprocess, model.settings.image_size, mask_threshold, with_masks=pixels)
-    loader = DataLoader(
-        dataset,
-        batch_sampler=ranks.shard(BatchSampler(SequentialSampler(entries), batch_size, drop_last=False)),
-        num_workers=workers,
-        pin_memory=model.device.type == "cuda",
+    thresholds = options.thresholds or detector.thresholds()
+    scoring = _Scoring(detector, classes, entries, names, options, thresholds, observers)
+    results = _ResultsByClass(names, options, thresholds, detector.layers, observers, ranks)
+    rows: list[PredictionRow] = []
+    batches = score_images(
+        detector,
+        Task(scoring.dataset.__getitem__, scoring.conclude),
+        [entry.image_path for entry in entries],
+        options.batch_size,
+        options.workers,
+        class_names=names,
+        maps=scoring.maps,
+        ranks=ranks,
     )
-    layers = len(model.settings.map_positions())
-    results = _ResultsByClass(list(classes), level, thresholds, layers, observers, ranks, seed)
-    own_findings: dict[int, Decision] = {}  # by position
-    for batch in tqdm(
-        read_batches(loader),
-        total=len(loader),
-        desc="testing",
-        unit="batch",
-        leave=False,
-        disable=None if ranks.is_main else True,
-    ):
-        positions = batch["index"].tolist()
-        paths = [entries[position].image_path for position in positions]
-        predictions = score_batch(model, batch["image"], paths, maps=with_maps)
-        for row, position in enumerate(positions):
-            entry, prediction = entries[position], predictions[row]
-            if isinstance(prediction, InputError):
-                raise prediction
-            score, anomaly_map = prediction.anomaly_score.item(), prediction.anomaly_map.numpy() if with_maps else None
-            width, height = batch["size"][row].tolist()
-            values = prediction.values((width, height)) if with_maps else None
-            own_findings[position] = decide(score, thresholds, values)
-            mask = batch["mask"][row].numpy() if bool(batch["has_mask"][row]) else None
-            counted_map = anomaly_map if names[position] in with_masks else None
-            results.of(names[position]).add_image(position, entry.anomaly, score, mask, counted_map)
-            scored = ScoredImage(
-                position, entry, own_findings[position], (width, height), batch["image"][row], mask, anomaly_map, values
-            )
-            for observer in observers:
-                observer.see(scored)
-    results.end()
-    gathered = sorted(
-        (pair for part in ranks.gather(list(own_findings.items())) for pair in part), key=lambda pair: pair[0]
-    )
-    rows = [
-        PredictionRow(entry.relative_path, entry.class_name, entry.anomaly, finding)
-        for entry, finding in ((entries[position], finding) for position, finding in gathered)
-    ]
+    done = 0
+    hidden = None if ranks.is_main else True  # None: where nobody looks
+    with tqdm(total=len(entries), desc="testing", unit="image", leave=False, disable=hidden) as bar:
+        for own in batches:
+            own_rows = []
+            for position, outcome in own:
+                if isinstance(outcome, InputError):
+                    raise outcome
+                own_rows.append((position, outcome.row))
+                results.of(position).add_image(
+                    position, entries[position].anomaly, outcome.score, outcome.mask, outcome.anomaly_map
+                )
+            together = sorted(chain.from_iterable(ranks.gather(own_rows)), key=lambda numbered: numbered[0])
+            rows += [row for _, row in together]
+            before, done = done, min(done + options.batch_size * ranks.size, len(entries))
+            results.close_before(done)
+            bar.update(done - before)
     return ranks.broadcast(results.evaluation(rows))
 
 
-class _ResultsByClass:
-    """The metrics of classes that come one after the other; only one class is held at a time.
+@dataclass(frozen=True)
+class _Outcome:
+    """What is counted of an image: the mask and the map are None where its pixels are not."""
 
-    Processes that share the images bring their parts of a class together as soon as each has left it. The results
-    are on the main process, the others have empty ones.
+    row: PredictionRow
+    score: float
+    mask: np.ndarray | None
+    anomaly_map: np.ndarray | None
+
+
+class _Scoring:
+    """What is done with images that have labels and masks."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        classes: Mapping[str, Sequence[Entry]],
+        entries: Sequence[Entry],
+        names: Sequence[str],
+        options: EvaluationOptions,
+        thresholds: Thresholds,
+        observers: Sequence[Observer],
+    ):
+        pixels = options.level != "image-level"
+        self.entries, self.names, self.thresholds, self.observers = entries, names, thresholds, observers
+        # Without a single mask there are no pixel metrics: normal pixels alone say nothing.
+        self.with_masks = {name for name, part in classes.items() if pixels and any(entry.mask_path for entry in part)}
+        self.maps = pixels or any(observer.needs_maps for observer in observers)
+        self.dataset = AnomalyDataset(entries, detector.preprocess, options.mask_threshold, with_masks=pixels)
+
+    def conclude(self, position: int, sample: Sample, prediction: Prediction) -> _Outcome:
+        entry, name = self.entries[position], self.names[position]
+        width, height = sample.size.tolist()
+        values = prediction.values((width, height)) if self.maps else None
+        decision = decide(prediction.anomaly_score.item(), self.thresholds, values)
+        for observer in self.observers:
+            observer.see(
+                ScoredImage(
+                    position,
+                    entry.relative_path,
+                    name,
+                    entry.anomaly,
+                    decision,
+                    (width, height),
+                    sample.picture(),
+                    prediction,
+                    values,
+                )
+            )
+        counted = sample.has_mask and name in self.with_masks
+        return _Outcome(
+            PredictionRow(entry.relative_path, entry.class_name, entry.anomaly, decision),
+            decision.anomaly_score,
+            sample.mask.numpy() if counted else None,
+            prediction.anomaly_map.numpy() if counted else None,
+        )
+
+
+class _ResultsByClass:
+    """The metrics of classes that come one after the other; what is complete is let go.
+
+    Processes that share the images bring their parts of a class together as soon as all have left it. The results are
+    on the main process, the others have empty ones.
     """
 
     def __init__(
         self,
         names: Sequence[str],
-        level: str,
+        options: EvaluationOptions,
         thresholds: Thresholds,
         layers: int,
         observers: Sequence[Observer],
         ranks: Ranks,
-        seed: int,
     ):
-        self.names, self.observers, self.ranks, self.seed = names, observers, ranks, seed
-        self.new = partial(ClassMetrics, level, thresholds.image.value, thresholds.pixel.value, layers)
+        self.names, self.observers, self.ranks, self.seed = names, observers, ranks, options.seed
+        self.ends = {name: position for position, name in enumerate(names, start=1)}
+        self.open = defaultdict[str, ClassMetrics](
+            lambda: ClassMetrics(options.level, thresholds.image.value, thresholds.pixel.value, layers)
+        )
         self.done: dict[str, Metrics] = {}
         self.moves: dict[str, dict[str, np.ndarray]] = {}
         self.counts: dict[str, dict[str, int]] = {}
         self.curves: dict[str, PixelCurve | None] = {}
-        self.position = 0
-        self.current = self.new()
 
-    def of(self, name: str) -> ClassMetrics:
-        """Where to add an image of this class; the classes before it are complete."""
-        while self.names[self.position] != name:
-            self._close()
-        return self.current
+    def of(self, position: int) -> ClassMetrics:
+        """Where to add the image at this position."""
+        return self.open[self.names[position]]
 
-    def end(self) -> None:
-        """All images of this process are in."""
-        while self.position < len(self.names):
-            self._close()
+    def close_before(self, position: int) -> None:
+        """All images before this position have been added, in whichever process."""
+        complete = [name for name, end in self.ends.items() if end <= position]
+        for name in complete:
+            del self.ends[name]
+            self._close(name)
 
     def evaluation(self, predictions: list[PredictionRow]) -> Evaluation:
         """Of all classes, once everything is in."""
@@ -168,14 +217,15 @@ class _ResultsByClass:
             self.curves,
         )
 
-    def _close(self) -> None:
+    def _close(self, name: str) -> None:
         merged: ClassMetrics | None = None
-        for part in self.ranks.gather_lazily(self.current):
+        own = self.open[name]  # empty where this process had none of its images
+        del self.open[name]
+        for part in self.ranks.gather_lazily(own):
             if merged is None:
                 merged = part
             else:
                 merged.merge(part)
-        name = self.names[self.position]
         if merged is not None:
             self.done[name] = merged.metrics()
             self.moves[name] = merged.moves(self.seed, zlib.crc32(name.encode()))  # classes are drawn independently
@@ -183,8 +233,6 @@ class _ResultsByClass:
             self.curves[name] = merged.pixel_curve()
         for observer in self.observers:
             observer.end_class(name, self.ranks)
-        self.position += 1
-        self.current = self.new()
 
 
 def _mean(classes: Sequence[Metrics]) -> Metrics:

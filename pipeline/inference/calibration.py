@@ -4,18 +4,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from itertools import chain
 from pathlib import PurePath
 
 import numpy as np
 from tqdm import tqdm
 
 from AnomalyCLIP_lib.decisions import Choice, Threshold, Thresholds
+from AnomalyCLIP_lib.detector import Detector, Prediction
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.images import list_images
-from AnomalyCLIP_lib.model import AnomalyCLIP
 from pipeline.distributed import ALONE, Ranks
-from pipeline.inference.picture_files import Picture
-from pipeline.inference.single_images import ScoredPicture, score_in_turn
+from pipeline.inference.image_paths import ImageFile
+from pipeline.inference.single_images import ReadImage, image_task
+from pipeline.scoring import score_images
 
 DEFAULT_RATE = 0.01
 
@@ -45,12 +47,13 @@ def false_alarm_threshold(values: Sequence[float], rate: float) -> float:
 
 
 def run_thresholds(
-    model: AnomalyCLIP,
+    detector: Detector,
     image: Choice,
     pixel: Choice,
     folder: str | None,
     rate: float | None,
     batch_size: int,
+    workers: int = 0,
     ranks: Ranks = ALONE,
 ) -> tuple[Thresholds, list[str]]:
     """The thresholds of a run: what is typed wins, then the calibration, then the checkpoint's, else 0.5.
@@ -59,7 +62,7 @@ def run_thresholds(
     outline on a flawless image is a false alarm. Each of the two has the rate by itself.
 
     Args:
-        image, pixel: as `AnomalyCLIP.thresholds` takes them.
+        image, pixel: as `Detector.thresholds` takes them.
         folder: of normal images, searched with its subfolders; None: no calibration.
         rate: of false alarms; None: `DEFAULT_RATE`.
 
@@ -67,13 +70,13 @@ def run_thresholds(
         the thresholds and sentences for the user; the same in all processes of a run.
 
     Raises:
-        InputError: see `AnomalyCLIP.thresholds`; or no image in the folder can be read.
+        InputError: see `Detector.thresholds`; or no image in the folder can be read.
     """
-    thresholds = model.thresholds(image, pixel)
+    thresholds = detector.thresholds(image, pixel)
     if folder is None:
         return thresholds, []
     rate = DEFAULT_RATE if rate is None else rate
-    scores, maxima, notices = _normal_values(model, folder, batch_size, ranks)
+    scores, maxima, notices = _normal_values(detector, folder, batch_size, workers, ranks)
     if ranks.is_main:
         if not scores:
             raise InputError(f"--calibrate {folder}: none of its images can be used; the first: {notices[0]}")
@@ -95,29 +98,29 @@ def run_thresholds(
 
 
 def _normal_values(
-    model: AnomalyCLIP, folder: str, batch_size: int, ranks: Ranks
+    detector: Detector, folder: str, batch_size: int, workers: int, ranks: Ranks
 ) -> tuple[list[float], list[float], list[str]]:
     """On the main process, scores and largest map values of the images in a folder, and sentences on bad ones."""
     images = ranks.broadcast(list_images(folder) if ranks.is_main else [])
     if not images:
         raise InputError(f"--calibrate {folder} holds no images; name a folder of normal images.")
-    pictures = [Picture(path, PurePath(path.name)) for path in images]
+    task = image_task(detector, [ImageFile(path, PurePath(path.name)) for path in images], _score_and_maximum)
     values: list[tuple[float, float]] = []
     notices = []
     hidden = None if ranks.is_main else True
-    with tqdm(total=len(pictures), desc="calibrating", unit="image", leave=False, disable=hidden) as bar:
-        for batch in score_in_turn(model, pictures, batch_size, _score_and_maximum, ranks):
-            for _, outcome in batch:
+    with tqdm(total=len(images), desc="calibrating", unit="image", leave=False, disable=hidden) as bar:
+        for own in score_images(detector, task, images, batch_size, workers, ranks=ranks):
+            for _, outcome in chain.from_iterable(ranks.gather(own)):
                 if isinstance(outcome, InputError):
                     notices.append(f"left out of the calibration: {outcome}")
                 else:
                     values.append(outcome)
-            bar.update(len(batch))
+                bar.update()
     return [score for score, _ in values], [maximum for _, maximum in values], notices
 
 
-def _score_and_maximum(scored: ScoredPicture) -> tuple[float, float]:
-    return scored.prediction.anomaly_score.item(), float(scored.values.max())
+def _score_and_maximum(_position: int, read: ReadImage, prediction: Prediction) -> tuple[float, float]:
+    return prediction.anomaly_score.item(), float(prediction.values(read.picture.size).max())
 
 
 def _exact(rate: float) -> Fraction:

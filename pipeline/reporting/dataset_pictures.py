@@ -1,16 +1,19 @@
 """The pictures that a run on a dataset leaves: those of its most telling images, and maps as arrays."""
 
 import csv
+import threading
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Literal
 
 import cv2
 import numpy as np
 
-from AnomalyCLIP_lib.decisions import ANOMALOUS, Decision, map_values
+from AnomalyCLIP_lib.decisions import ANOMALOUS, Decision
+from AnomalyCLIP_lib.detector import Prediction
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import atomic_write, make_folder
 from AnomalyCLIP_lib.images import decode_mask, read_bytes, read_image
@@ -57,10 +60,8 @@ class Drawn:
 class _Candidate:
     """An image in the choice, of whichever process; what it takes to draw it stays in its own."""
 
-    score: float
     position: int
-    decision: str
-    entry: Entry
+    decision: Decision
 
 
 class DatasetPictures:
@@ -77,7 +78,6 @@ class DatasetPictures:
         visualize: one of `pictures.KINDS`, or "none".
         draw_all: every image is drawn, as soon as it is scored.
         save_maps: also write every smoothed map as (S, S) float32 .npy.
-        layers: of the model, see `decisions.map_values`.
         mask_threshold: grey value above which a mask is anomalous, or "auto".
         per_ranking: how many images of each kind.
 
@@ -90,77 +90,81 @@ class DatasetPictures:
         folder: Path,
         entries: Sequence[Entry],
         visualize: str,
-        draw_all: bool,
-        save_maps: bool,
-        layers: int,
-        mask_threshold: Literal["auto"] | int,
+        draw_all: bool = False,
+        save_maps: bool = False,
+        mask_threshold: Literal["auto"] | int = "auto",
         per_ranking: int = 3,
     ):
-        self.folder, self.draw = folder, KINDS.get(visualize)
-        self.draw_all, self.save_maps = draw_all, save_maps
-        self.layers, self.per_ranking = layers, per_ranking
+        self.folder, self.entries, self.draw = folder, entries, KINDS.get(visualize)
+        self.draw_all, self.save_maps, self.per_ranking = draw_all, save_maps, per_ranking
         self.mask_threshold: Literal["auto"] | int = mask_threshold
         self.needs_maps = self.draw is not None or save_maps
         self.drawn: list[Drawn] = []
-        names = [PurePath(entry.relative_path) for entry in entries]
-        self.outputs = dict(zip((entry.relative_path for entry in entries), output_names(names), strict=True))
+        self.outputs = output_names([PurePath(entry.relative_path) for entry in entries])
         self.own_files = {
             path.resolve() for entry in entries for path in (entry.image_path, entry.mask_path) if path is not None
         }
         if self.needs_maps:
-            refuse_to_overwrite(self.own_files, folder, self.outputs.values())
-        self._start_class()
+            refuse_to_overwrite(self.own_files, folder, self.outputs)
+        # Of the classes that are under way:
+        self._candidates: dict[str, list[_Candidate]] = defaultdict(list)
+        self._counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])  # normal and anomalous images
+        self._kept: dict[int, tuple[Decision, tuple[int, int], Prediction]] = {}
+        self._lock = threading.Lock()
 
     def see(self, scored: ScoredImage) -> None:
         """Write what there is to write for this image at once; keep it if it may be a telling one."""
-        if scored.anomaly_map is None or scored.values is None:
+        if scored.values is None:
             return
-        entry, finding = scored.entry, scored.finding
         if self.save_maps:
-            save_map(scored.anomaly_map, self.folder, self.outputs[entry.relative_path])
+            save_map(scored.prediction.anomaly_map.numpy(), self.folder, self.outputs[scored.position])
         if self.draw is None:
             return
-        candidate = _Candidate(finding.anomaly_score, scored.position, finding.decision, entry)
+        candidate = _Candidate(scored.position, scored.decision)
         if self.draw_all:
-            self.candidates.append(candidate)
-            self._draw(entry, finding, scored.values, "")
-            return
-        self.counts[entry.anomaly] += 1
-        self.candidates = list(self._ranked([*self.candidates, candidate]).values())
-        self.kept[scored.position] = finding, scored.size, scored.anomaly_map.copy()  # not its whole batch
-        self.kept = {candidate.position: self.kept[candidate.position] for candidate in self.candidates}
+            self._draw(candidate, scored.values, "")
+        with self._lock:
+            candidates = self._candidates[scored.class_name]
+            candidates.append(candidate)
+            self._counts[scored.class_name][self.entries[scored.position].anomaly] += 1
+            if self.draw_all:
+                return
+            own_map = replace(scored.prediction, anomaly_map=scored.prediction.anomaly_map.clone())  # not its batch
+            self._kept[scored.position] = scored.decision, scored.size, own_map
+            ranked = self._ranked(candidates)
+            for position in [one.position for one in candidates if one.position not in ranked]:
+                del self._kept[position]
+            candidates[:] = ranked.values()
 
     def end_class(self, name: str, ranks: Ranks) -> None:
         """Choose among the images of all processes, and draw those of this one."""
         if self.draw is None:
             return
-        parts = ranks.gather((self.candidates, self.counts))
-        together = [candidate for candidates, _ in parts for candidate in candidates]
+        own, own_counts = self._candidates.pop(name, []), self._counts.pop(name, [0, 0])
+        parts = ranks.gather((own, own_counts))
+        together = sorted((one for part, _ in parts for one in part), key=lambda candidate: candidate.position)
         if self.draw_all:
-            together.sort(key=lambda candidate: candidate.position)
             self._note_drawn((candidate, ALL) for candidate in together)
-            self._start_class()
             return
-        counts = [sum(part[label] for _, part in parts) for label in (0, 1)]
         chosen = self._chosen(together)
         self._note_drawn((candidate, ranking) for candidate, ranking, _ in chosen)
         if ranks.is_main:
             self.write_index()  # before anything is drawn, so that a run that is killed leaves nothing unlisted
+        counts = [sum(part[label] for _, part in parts) for label in (0, 1)]
         reasons = {
-            candidate.position: f"{ranking} of {name}: number {place} of {counts[candidate.entry.anomaly]}"
+            candidate.position: f"{ranking} of {name}: number {place} of {counts[self._label(candidate)]}"
             for candidate, ranking, place in chosen
         }
-        entries = {candidate.position: candidate.entry for candidate in self.candidates}
-        own = [(position, reason) for position, reason in ranks.broadcast(reasons).items() if position in self.kept]
+        reasons = ranks.broadcast(reasons)
 
-        def draw(position: int, reason: str) -> None:
-            finding, size, anomaly_map = self.kept[position]
-            self._draw(entries[position], finding, map_values(anomaly_map, self.layers, size), reason)
+        def draw(candidate: _Candidate) -> None:
+            _, size, prediction = self._kept.pop(candidate.position)
+            if candidate.position in reasons:
+                self._draw(candidate, prediction.values(size), reasons[candidate.position])
 
         with ThreadPoolExecutor(DRAWING_THREADS) as pool:  # compressing a large picture takes a second
-            for _ in pool.map(draw, *zip(*own, strict=True)) if own else ():
+            for _ in pool.map(draw, own):
                 pass  # an error in a thread is raised here
-        self._start_class()
 
     def write_index(self) -> None:
         """Write pictures.csv, the list of what this run drew, and delete what an earlier list names beyond that.
@@ -173,39 +177,35 @@ class DatasetPictures:
         for old in _listed(path, self.folder):
             if old not in new and old not in self.own_files:
                 old.unlink(missing_ok=True)
-        rows = [
-            (
-                picture_path(Path(), drawn.output).as_posix(),
-                drawn.entry.relative_path,
-                drawn.entry.class_name,
-                drawn.outcome,
-                drawn.chosen_as,
-            )
-            for drawn in self.drawn
-        ]
-        if not rows:
+        if not self.drawn:
             path.unlink(missing_ok=True)
             return
+        rows = [
+            (
+                picture_path(Path(), one.output).as_posix(),
+                one.entry.relative_path,
+                one.entry.class_name,
+                one.outcome,
+                one.chosen_as,
+            )
+            for one in self.drawn
+        ]
         make_folder(self.folder, "--save_path")
         with atomic_write(path) as temporary:
             temporary.write_text(csv_lines([INDEX_COLUMNS, *rows]), encoding="utf-8", newline="")
 
-    def _start_class(self) -> None:
-        self.candidates: list[_Candidate] = []
-        self.counts = [0, 0]  # normal and anomalous images of this class
-        self.kept: dict[int, tuple[Decision, tuple[int, int], np.ndarray]] = {}
+    def _label(self, candidate: _Candidate) -> int:
+        return self.entries[candidate.position].anomaly
 
     def _ranked(self, candidates: Iterable[_Candidate]) -> dict[int, _Candidate]:
         """Those among the first of any ranking, by position."""
-        found = {}
-        for ranking in RANKINGS:
-            found |= {candidate.position: candidate for candidate in self._first(candidates, ranking)}
-        return found
+        return {one.position: one for ranking in RANKINGS for one in self._first(candidates, ranking)}
 
     def _first(self, candidates: Iterable[_Candidate], ranking: str) -> list[_Candidate]:
         label, descending = RANKINGS[ranking]
-        part = [candidate for candidate in candidates if candidate.entry.anomaly == label]
-        part.sort(key=lambda candidate: (-candidate.score if descending else candidate.score, candidate.position))
+        sign = -1 if descending else 1
+        part = [candidate for candidate in candidates if self._label(candidate) == label]
+        part.sort(key=lambda candidate: (sign * candidate.decision.anomaly_score, candidate.position))
         return part[: self.per_ranking]
 
     def _chosen(self, candidates: list[_Candidate]) -> list[tuple[_Candidate, str, int]]:
@@ -214,28 +214,27 @@ class DatasetPictures:
         for ranking in RANKINGS:
             for place, candidate in enumerate(self._first(candidates, ranking), 1):
                 # In a class of few anomalous images, one may be among the lowest and the highest: what it is decides.
-                is_hit = candidate.decision == ANOMALOUS
+                is_hit = candidate.decision.called == ANOMALOUS
                 if candidate.position not in by_position or (RANKINGS[ranking][1] and is_hit):
                     by_position[candidate.position] = candidate, ranking, place
         return list(by_position.values())
 
     def _note_drawn(self, chosen: Iterable[tuple[_Candidate, str]]) -> None:
         for candidate, reason in chosen:
-            entry = candidate.entry
-            worth = WORDS[outcome(entry.anomaly, candidate.decision)]
-            self.drawn.append(Drawn(self.outputs[entry.relative_path], entry, worth, reason))
+            entry, output = self.entries[candidate.position], self.outputs[candidate.position]
+            self.drawn.append(Drawn(output, entry, WORDS[outcome(entry.anomaly, candidate.decision.called)], reason))
 
-    def _draw(self, entry: Entry, finding: Decision, values: np.ndarray, reason: str) -> None:
+    def _draw(self, candidate: _Candidate, values: np.ndarray, reason: str) -> None:
         assert self.draw is not None
+        entry, decision = self.entries[candidate.position], candidate.decision
         label = "anomalous" if entry.anomaly else "normal"
-        worth = WORDS[outcome(entry.anomaly, finding.decision)]
-        note = f"{worth}: labelled {label}{'; ' if reason else ''}{reason}"
+        note = f"{WORDS[outcome(entry.anomaly, decision.called)]}: labelled {label}{'; ' if reason else ''}{reason}"
         truth = self._truth(entry, (values.shape[1], values.shape[0]))
-        picture = self.draw(read_image(entry.image_path), finding, values, truth, note)
-        save_image_picture(picture, self.folder, self.outputs[entry.relative_path])
+        picture = self.draw(read_image(entry.image_path), decision, values, truth, note)
+        save_image_picture(picture, self.folder, self.outputs[candidate.position])
 
     def _truth(self, entry: Entry, size: tuple[int, int]) -> np.ndarray | None:
-        """The stored mask at the picture's own size (width, height); None where there is none that can be read.
+        """The stored mask at the image's own size (width, height); None where there is none that can be read.
 
         An unreadable one has ended the run before, unless it has no pixel metrics, and then it is not needed.
         """

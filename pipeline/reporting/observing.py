@@ -1,13 +1,13 @@
-"""Watching a run on a dataset image by image: for pictures and the report."""
+"""Watching a run image by image: for pictures and the report."""
 
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from torch import Tensor
+from PIL import Image
 
 from AnomalyCLIP_lib.decisions import Decision
-from dataset import Entry
+from AnomalyCLIP_lib.detector import Prediction
 from pipeline.distributed import Ranks
 
 
@@ -17,22 +17,24 @@ class ScoredImage:
 
     Attributes:
         position: number of the image in the run, from 0.
-        entry: the image in its dataset.
-        finding: score, decision and regions.
-        size: width and height of the picture, pixels.
-        image: (3, S, S) float32, as the model reads it.
-        mask: (S, S) uint8 of 0 and 1; None where there is none: nobody knows.
-        anomaly_map: (S, S) float32, smoothed, in [0, layers]; None where no observer needs maps.
-        values: (height, width) float32, the map in [0, 1] at the picture's own size.
+        name: its path as predictions.csv has it.
+        class_name: empty where there are no classes.
+        label: 0 normal, 1 anomalous, None unknown.
+        decision: score, decision and regions.
+        size: width and height of the image in its file, pixels.
+        picture: the image, RGB, of any size and aspect.
+        prediction: score and map.
+        values: (height, width) float32, the map in [0, 1] at the image's own size; None where no maps were computed.
     """
 
     position: int
-    entry: Entry
-    finding: Decision
+    name: str
+    class_name: str
+    label: int | None
+    decision: Decision
     size: tuple[int, int]
-    image: Tensor
-    mask: np.ndarray | None
-    anomaly_map: np.ndarray | None
+    picture: Image.Image
+    prediction: Prediction
     values: np.ndarray | None
 
 
@@ -42,7 +44,7 @@ class Observer(Protocol):
     needs_maps: bool
 
     def see(self, scored: ScoredImage) -> None:
-        """Called for every image, class by class."""
+        """Called for every image, in any order and by several threads at the same time."""
 
     def end_class(self, name: str, ranks: Ranks) -> None:
-        """Called in all processes, in the same order, when a class is complete."""
+        """Called in all processes, in the same order, when all images of a class have been seen."""

@@ -14,18 +14,18 @@ DECISIONS = {ANOMALOUS: "called anomalous", NORMAL: "called normal"}
 """Of an image whose label is not known."""
 
 
-def outcome(label: int | None, decision: str) -> str:
+def outcome(label: int | None, called: str) -> str:
     """A key of `OUTCOMES`, or of `DECISIONS` where the label (0 normal, 1 anomalous) is None."""
     if label is None:
-        return decision
-    right = "true" if (decision == ANOMALOUS) == bool(label) else "false"
-    return f"{right}-{'positive' if decision == ANOMALOUS else 'negative'}"
+        return called
+    right = "true" if (called == ANOMALOUS) == bool(label) else "false"
+    return f"{right}-{'positive' if called == ANOMALOUS else 'negative'}"
 
 
-def error(label: int | None, finding: Decision) -> float:
+def error(label: int | None, decision: Decision) -> float:
     """How far the score lies on the wrong side of the image threshold; negative on the right side.
 
     Without a label it is how far the score reaches above the threshold: the most suspicious image has the largest.
     """
-    above = finding.anomaly_score - finding.thresholds.image.value
+    above = decision.anomaly_score - decision.thresholds.image.value
     return -above if label == 1 else above

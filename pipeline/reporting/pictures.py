@@ -81,13 +81,13 @@ def outline(picture: np.ndarray, values: np.ndarray, pixel_threshold: float) -> 
 
 
 def marked_overlay(
-    image: Image.Image, finding: Decision, values: np.ndarray, truth: np.ndarray | None = None, note: str = ""
+    image: Image.Image, decision: Decision, values: np.ndarray, truth: np.ndarray | None = None, note: str = ""
 ) -> np.ndarray:
     """Heat map and outline over the image, pixel for pixel, and the conclusion in a margin below.
 
     Args:
         image: RGB.
-        finding: from `decisions.decide`.
+        decision: from `decisions.decide`.
         values: (height, width) float32 in [0, 1], from `decisions.map_values`.
         truth: not shown; here so that all kinds of pictures are called alike.
         note: what else the margin says, first.
@@ -95,12 +95,12 @@ def marked_overlay(
     Returns:
         (taller, at least as wide, 3) uint8 RGB, see `margins.with_margin`.
     """
-    drawn = outline(overlay(image, values), values, finding.thresholds.pixel.value)
-    return with_margin(drawn, [*([note] if note else []), *conclusion(finding)], _colour_bar(finding.thresholds))
+    drawn = outline(overlay(image, values), values, decision.thresholds.pixel.value)
+    return with_margin(drawn, [*([note] if note else []), *conclusion(decision)], _colour_bar(decision.thresholds))
 
 
 def panel(
-    image: Image.Image, finding: Decision, values: np.ndarray, truth: np.ndarray | None = None, note: str = ""
+    image: Image.Image, decision: Decision, values: np.ndarray, truth: np.ndarray | None = None, note: str = ""
 ) -> np.ndarray:
     """Image, heat map, outlined image and, where it is known, ground truth; the conclusion in a margin below.
 
@@ -110,7 +110,7 @@ def panel(
 
     Args:
         image: RGB.
-        finding: from `decisions.decide`.
+        decision: from `decisions.decide`.
         values: (height, width) float32 in [0, 1], from `decisions.map_values`.
         truth: (height, width) bool or 0 and 1; None: unknown.
         note: what else the margin says, first.
@@ -118,7 +118,7 @@ def panel(
     Returns:
         (height, width, 3) uint8 RGB.
     """
-    lines = [*([note] if note else []), *conclusion(finding)]
+    lines = [*([note] if note else []), *conclusion(decision)]
     longer = max(image.size)
     enlarged = max(1, round(LEAST_PANEL_SIDE / longer))
     if enlarged > 1:
@@ -130,7 +130,7 @@ def panel(
     pictures = {
         "image": plain,
         "heat map": overlay(image, values),
-        "outline": outline(plain, values, finding.thresholds.pixel.value),
+        "outline": outline(plain, values, decision.thresholds.pixel.value),
     }
     if truth is not None:
         pictures["ground truth"] = mask_picture(truth)
@@ -144,7 +144,7 @@ def panel(
     across = _from_screen(count * width, height) <= _from_screen(width, count * height)
     size = text_size(*((count * width, height) if across else (width, count * height)))
     titled = [with_title(picture, name, size) for name, picture in pictures.items()]
-    return with_margin(arranged(titled, across, gap=size // 2), lines, _colour_bar(finding.thresholds))
+    return with_margin(arranged(titled, across, gap=size // 2), lines, _colour_bar(decision.thresholds))
 
 
 KINDS: dict[str, Callable[[Image.Image, Decision, np.ndarray, np.ndarray | None, str], np.ndarray]] = {
@@ -159,17 +159,17 @@ def mask_picture(mask: np.ndarray) -> np.ndarray:
     return np.repeat((mask > 0).astype(np.uint8)[..., None] * 255, 3, axis=2)
 
 
-def conclusion(finding: Decision) -> list[str]:
+def conclusion(decision: Decision) -> list[str]:
     """What was found and from which thresholds, in lines for a margin."""
-    image, pixel = finding.thresholds.image, finding.thresholds.pixel
-    score, limit = _told_apart(finding.anomaly_score, image.value)
-    reaches = "reaches" if finding.anomaly_score >= image.value else "is below"
-    lines = [f"{finding.decision}: score {score} {reaches} the threshold {limit}"]
-    if finding.map_max is not None and finding.area_fraction is not None and finding.regions is not None:
-        most, limit = _told_apart(finding.map_max, pixel.value)
-        if finding.regions:
-            count = f"{len(finding.regions)} region{'s' if len(finding.regions) > 1 else ''}"
-            area = f"{finding.area_fraction:.1%}" if finding.area_fraction >= 0.001 else "less than 0.1%"
+    image, pixel = decision.thresholds.image, decision.thresholds.pixel
+    score, limit = _told_apart(decision.anomaly_score, image.value)
+    reaches = "reaches" if decision.anomaly_score >= image.value else "is below"
+    lines = [f"{decision.called}: score {score} {reaches} the threshold {limit}"]
+    if decision.map_max is not None and decision.area_fraction is not None and decision.regions is not None:
+        most, limit = _told_apart(decision.map_max, pixel.value)
+        if decision.regions:
+            count = f"{len(decision.regions)} region{'s' if len(decision.regions) > 1 else ''}"
+            area = f"{decision.area_fraction:.1%}" if decision.area_fraction >= 0.001 else "less than 0.1%"
             lines.append(f"outlined from {limit} on: {count}, {area} of the image; highest value {most}")
         else:
             lines.append(f"outlined from {limit} on: nothing; highest value {most}")

@@ -32,33 +32,33 @@ class PredictionRow:
     Attributes:
         image_path: relative to the dataset, or as it was given.
         cls_name, label: of a dataset's image (0 normal, 1 anomalous); empty and None otherwise.
-        finding: None where the image could not be read.
+        decision: None where the image could not be read.
         error: the sentence that says why; else empty.
     """
 
     image_path: str
     cls_name: str = ""
     label: int | None = None
-    finding: Decision | None = None
+    decision: Decision | None = None
     error: str = ""
 
     def cells(self) -> tuple[str, ...]:
         """In the order of `COLUMNS`; numbers in full precision, regions as JSON, what does not apply empty."""
         label = "" if self.label is None else str(self.label)
-        finding = self.finding
-        if finding is None:
+        decision = self.decision
+        if decision is None:
             return (self.image_path, self.cls_name, label, *[""] * 7, self.error)
-        threshold = finding.thresholds.image
+        threshold = decision.thresholds.image
         return (
             self.image_path,
             self.cls_name,
             label,
-            repr(finding.anomaly_score),
-            finding.decision,
+            repr(decision.anomaly_score),
+            decision.called,
             repr(threshold.value),
             threshold.source,
-            *("" if value is None else repr(value) for value in (finding.map_max, finding.area_fraction)),
-            "" if finding.regions is None else json.dumps(finding.regions),
+            *("" if value is None else repr(value) for value in (decision.map_max, decision.area_fraction)),
+            "" if decision.regions is None else json.dumps(decision.regions),
             self.error,
         )
 

@@ -9,17 +9,19 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 from tqdm import tqdm
 
 from AnomalyCLIP_lib.model import AnomalyCLIP
-from dataset import AnomalyDataset, read_batches, read_mask
+from dataset import AnomalyDataset, read_mask
 from pipeline.distributed import Ranks
+from pipeline.read_ahead import in_order, thread_pool, to_device
 from pipeline.training.feature_cache import (
     CacheEntry,
     CacheUnusable,
@@ -73,36 +75,33 @@ class EncodedBatches:
     Args:
         dataset: what is trained on.
         batches: positions in it, batch by batch; the same in all processes.
-        workers: processes that read images.
+        workers: threads that read images.
     """
 
     def __init__(self, model: AnomalyCLIP, dataset: AnomalyDataset, batches: BatchSampler, workers: int, ranks: Ranks):
-        self.model, self.ranks, self.count = model, ranks, len(batches)
-        self.loader = DataLoader(
-            dataset,
-            batch_sampler=ranks.shard(batches),
-            generator=torch.Generator(),  # seeds the workers, so that nobody else's random numbers are used up
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=model.device.type == "cuda",
-        )
+        self.model, self.dataset, self.batches, self.workers, self.ranks = model, dataset, batches, workers, ranks
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[FeatureBatch]:
         own = self._encoded()
-        for _ in range(0, self.count, self.ranks.size):
+        for _ in range(0, len(self), self.ranks.size):
             for tensors in self.ranks.gather_tensors_lazily(next(own, []), self.model.device):
                 if tensors:  # in the last round there may be fewer batches than processes
                     image_features, masks, labels, *patch_features = tensors
                     yield FeatureBatch(image_features, patch_features, masks, labels)
-        next(own, None)  # let the loader see its end, where its shuffler draws a last time
 
     def _encoded(self) -> Iterator[list[Tensor]]:
-        for batch in read_batches(self.loader):
-            image_features, patch_features = self.model.encode_image(batch["image"])
-            yield [image_features, batch["mask"], batch["label"], *patch_features]
+        device = self.model.device
+        own = list(self.batches)[self.ranks.rank :: self.ranks.size]
+        with thread_pool(self.workers) as pool:
+            ahead = len(own[0]) + self.workers if own else 0
+            samples = in_order(pool, self.dataset.__getitem__, (row for rows in own for row in rows), ahead)
+            for rows in own:
+                images, masks, _, labels, *_ = zip(*islice(samples, len(rows)), strict=True)
+                image_features, patch_features = self.model.encode_image(to_device(torch.stack(images), device))
+                yield [image_features, torch.stack(masks), torch.tensor(labels), *patch_features]
 
 
 class CachedBatches:
@@ -315,7 +314,7 @@ class _Cache:
     def _encoded(self, batch_size: int, workers: int, ranks: Ranks) -> EncodedBatches:
         """All images in the dataset's order; their masks are not read."""
         dataset = self.dataset
-        images = AnomalyDataset(dataset.entries, dataset.transform, dataset.image_size, with_masks=False)
+        images = AnomalyDataset(dataset.entries, dataset.preprocess, with_masks=False)
         ordered = BatchSampler(SequentialSampler(range(len(images))), batch_size, drop_last=False)
         return EncodedBatches(self.model, images, ordered, workers, ranks)
 

@@ -46,10 +46,10 @@ def train(arguments: argparse.Namespace, ranks: Ranks) -> None:
         arguments.backbone,
         arguments.pretrained,
         arguments.init_from,
-        typed_settings(arguments),
-        ranks.device,
-        arguments.cache_dir,
-        arguments.compile,
+        device=ranks.device,
+        cache_dir=arguments.cache_dir,
+        compile=arguments.compile,
+        **typed_settings(arguments),
     )
     save_path = arguments.save_path or CHECKPOINTS / f"trained_on_{arguments.dataset}"
     refuse_later_epochs(Path(save_path), arguments.epoch)
@@ -60,7 +60,7 @@ def train(arguments: argparse.Namespace, ranks: Ranks) -> None:
     thresholds = mask_thresholds(entries, arguments.mask_threshold)
     log.info(f"mask threshold: {thresholds_text(thresholds)}; settings: {model.settings.to_dict()}")
 
-    dataset = AnomalyDataset(entries, model.preprocess, model.settings.image_size, arguments.mask_threshold)
+    dataset = AnomalyDataset(entries, model.preprocess, arguments.mask_threshold)
     cache = CacheOptions(
         None if arguments.feature_cache == "off" else Path(arguments.feature_cache or save_path.parent / CACHE_FOLDER),
         arguments.feature_cache_dtype,

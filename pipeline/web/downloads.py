@@ -22,7 +22,7 @@ def table(results: Sequence[Scored | Refused], thresholds: Thresholds) -> bytes:
     rows = [
         PredictionRow(result.name, error=result.sentence)
         if isinstance(result, Refused)
-        else PredictionRow(result.name, finding=result.finding(thresholds))
+        else PredictionRow(result.name, decision=result.decision(thresholds))
         for result in results
     ]
     return csv_lines([COLUMNS, *(row.cells() for row in rows)]).encode()

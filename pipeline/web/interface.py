@@ -50,7 +50,7 @@ def build(scorer: Scorer, thresholds: Thresholds, reason: str, samples: Sequence
     ) as page:
         results = gr.State(None, time_to_live=SECONDS_KEPT)
         chosen = gr.State(0)
-        gr.HTML(markup.introduction(scorer.model, reason))
+        gr.HTML(markup.introduction(scorer.detector, reason))
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=300):
                 files = gr.File(

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from AnomalyCLIP_lib.decisions import ANOMALOUS, NORMAL, Threshold, Thresholds
-from AnomalyCLIP_lib.model import AnomalyCLIP
+from AnomalyCLIP_lib.detector import Detector
 from pipeline.reporting.pictures import COLOUR_MAP, outline, overlay
 from pipeline.web.scoring import DISPLAYED_SIDE, Refused, Scored
 
@@ -37,28 +37,28 @@ def picture(scored: Scored, pixel_threshold: float | None, opacity: float) -> st
 
 def verdict(scored: Scored, thresholds: Thresholds) -> str:
     """Score, decision, what both rest upon, and the regions."""
-    finding = scored.finding(thresholds)
-    assert finding.map_max is not None and finding.area_fraction is not None and finding.regions is not None
-    anomalous = finding.decision == ANOMALOUS
+    decision = scored.decision(thresholds)
+    assert decision.map_max is not None and decision.area_fraction is not None and decision.regions is not None
+    anomalous = decision.called == ANOMALOUS
     width, height = scored.size
-    boxes = "".join(f"<li>x {x}, y {y}, {w} × {h} pixels</li>" for x, y, w, h in finding.regions[:MOST_REGIONS_LISTED])
-    more = len(finding.regions) - MOST_REGIONS_LISTED
+    boxes = "".join(f"<li>x {x}, y {y}, {w} × {h} pixels</li>" for x, y, w, h in decision.regions[:MOST_REGIONS_LISTED])
+    more = len(decision.regions) - MOST_REGIONS_LISTED
     listed = f"<details><summary>where the regions are</summary><ul>{boxes}" + (
         f"<li>and {more} smaller</li></ul></details>" if more > 0 else "</ul></details>"
     )
-    if finding.regions:
+    if decision.regions:
         area = (
-            f"<strong>{_share(finding.area_fraction)}</strong> of its {width} × {height} pixels, in "
-            f"<strong>{_regions(len(finding.regions))}</strong>, reach"
+            f"<strong>{_share(decision.area_fraction)}</strong> of its {width} × {height} pixels, in "
+            f"<strong>{_regions(len(decision.regions))}</strong>, reach"
         )
     else:
         area = f"<strong>None</strong> of its {width} × {height} pixels reaches"
     return (
-        f'<div class="verdict"><h2>{_pill(finding.decision)} <span class="name">{escape(scored.name)}</span></h2>'
+        f'<div class="verdict"><h2>{_pill(decision.called)} <span class="name">{escape(scored.name)}</span></h2>'
         f"<p>The score <strong>{scored.anomaly_score:.4f}</strong> "
         f"{'reaches' if anomalous else 'stays below'} the image threshold {_threshold(thresholds.image)}.</p>"
         f"<p>{area} the pixel threshold {_threshold(thresholds.pixel)}; the largest value of the map is "
-        f"{finding.map_max:.3f}.</p>{listed if finding.regions else ''}</div>"
+        f"{decision.map_max:.3f}.</p>{listed if decision.regions else ''}</div>"
     )
 
 
@@ -66,7 +66,7 @@ def overview(scored: Sequence[Scored], thresholds: Thresholds) -> str:
     """A table of all pictures; empty where there is one picture only."""
     if len(scored) < 2:
         return ""
-    decisions = [one.decision(thresholds) for one in scored]
+    decisions = [one.called(thresholds) for one in scored]
     counts = Counter(decisions)
     rows = "".join(
         f'<tr><td class="name">{escape(one.name)}</td><td>{one.anomaly_score:.4f}</td><td>{_pill(decision)}</td></tr>'
@@ -88,10 +88,10 @@ def problems(refused: Sequence[Refused], more: Sequence[str] = ()) -> str:
     return f'<ul class="problems" role="alert">{listed}</ul>'
 
 
-def introduction(model: AnomalyCLIP, reason: str) -> str:
+def introduction(detector: Detector, reason: str) -> str:
     """Title, what the page does, and which model does it and why."""
-    told = "\n".join([f"{model.describe()} ({reason})", *model.provenance.notices])
-    checkpoint = model.provenance.checkpoint
+    told = "\n".join([f"{detector.describe()} ({reason})", *detector.provenance.notices])
+    checkpoint = detector.provenance.checkpoint
     if checkpoint is not None:  # visitors need not know the folders of this machine
         told = told.replace(str(checkpoint.path), checkpoint.path.name)
     described = escape(told).replace("\n", "<br>")

@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 from AnomalyCLIP_lib.decisions import Decision, Thresholds, decide
+from AnomalyCLIP_lib.detector import Detector, Prediction
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.images import image_size, read_image
-from AnomalyCLIP_lib.model import AnomalyCLIP, Prediction
 from pipeline.scoring import score_batch
 
 MOST_FILES = 12
@@ -43,13 +43,13 @@ class Scored:
     def anomaly_score(self) -> float:
         return self.prediction.anomaly_score.item()
 
-    def finding(self, thresholds: Thresholds) -> Decision:
+    def decision(self, thresholds: Thresholds) -> Decision:
         """The conclusion, from the map at the picture's own size."""
         return decide(self.anomaly_score, thresholds, self.prediction.values(self.size))
 
-    def decision(self, thresholds: Thresholds) -> str:
+    def called(self, thresholds: Thresholds) -> str:
         """Normal or anomalous, which the score alone decides."""
-        return decide(self.anomaly_score, thresholds).decision
+        return decide(self.anomaly_score, thresholds).called
 
     def values(self) -> np.ndarray:
         """The map in [0, 1] at the size of `displayed`."""
@@ -72,8 +72,8 @@ class Scorer:
     Between the pictures of one request those of another one come to their turn.
     """
 
-    def __init__(self, model: AnomalyCLIP):
-        self.model = model
+    def __init__(self, detector: Detector):
+        self.detector = detector
         self._turn = threading.Lock()
 
     def score(self, path: Path) -> Scored | Refused:
@@ -86,7 +86,7 @@ class Scorer:
     def _score(self, path: Path) -> Scored:
         image = read_upload(path)
         with self._turn:
-            (prediction,) = score_batch(self.model, self.model.preprocess(image)[None], [path])
+            (prediction,) = score_batch(self.detector, self.detector.preprocess(image)[None], [path])
         if isinstance(prediction, InputError):
             raise prediction
         return Scored(path.name, path, prediction, image.size, _for_display(image))

@@ -1,17 +1,15 @@
 """The gallery of the report: a card for each image, kept while the run goes by, within a number of bytes."""
 
 import heapq
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-
-import numpy as np
-from PIL import Image
 
 from AnomalyCLIP_lib.decisions import Decision
 from pipeline.distributed import ALONE, Ranks
 from pipeline.reporting.observing import ScoredImage
 from pipeline.reporting.outcomes import error, outcome
-from pipeline.reporting.report.thumbnails import Thumbnails, make_thumbnails, picture_of
+from pipeline.reporting.report.thumbnails import Thumbnails, make_thumbnails
 
 MOST_CARDS = 2000
 LARGEST_REPORT = 15_000_000
@@ -31,7 +29,7 @@ class Card:
         name: its path as predictions.csv has it.
         class_name: empty where there are no classes.
         label: 0 normal, 1 anomalous, None unknown.
-        finding: score, decision and regions.
+        decision: score, decision and regions.
         thumbnails: what is shown of it.
     """
 
@@ -39,18 +37,18 @@ class Card:
     name: str
     class_name: str
     label: int | None
-    finding: Decision
+    decision: Decision
     thumbnails: Thumbnails
 
     @property
     def outcome(self) -> str:
         """A key of `outcomes.OUTCOMES` or `outcomes.DECISIONS`."""
-        return outcome(self.label, self.finding.decision)
+        return outcome(self.label, self.decision.called)
 
     @property
     def error(self) -> float:
         """See `outcomes.error`."""
-        return error(self.label, self.finding)
+        return error(self.label, self.decision)
 
 
 class Gallery:
@@ -72,55 +70,35 @@ class Gallery:
         self.cards: list[Card] = []
         self.shares = _shares(class_sizes, most_cards)
         self.byte_budget = byte_budget(sum(self.shares.values()), len(class_sizes))
-        self._kept: list[tuple[float, int, Card]] = []  # of the class that is under way: a heap, the least error first
+        # Per class that is under way a heap, the least error first. What it ends with does not depend on the order.
+        self._kept: dict[str, list[tuple[float, int, Card]]] = {name: [] for name in class_sizes}
+        self._lock = threading.Lock()
 
     def see(self, scored: ScoredImage) -> None:
         """Make the card of this image, if it can still have a place."""
-        entry = scored.entry
-        if self._has_place(entry.class_name, scored.position, error(entry.anomaly, scored.finding)):
-            self.add(
-                scored.position,
-                entry.relative_path,
-                entry.class_name,
-                entry.anomaly,
-                scored.finding,
-                picture_of(scored.image),
-                scored.size,
-                scored.values,
-            )
-
-    def add(
-        self,
-        position: int,
-        name: str,
-        class_name: str,
-        label: int | None,
-        finding: Decision,
-        picture: Image.Image,
-        size: tuple[int, int],
-        values: np.ndarray | None,
-    ) -> None:
-        """Take in one image; arguments as for `Card` and `thumbnails.make_thumbnails`."""
-        deviation = error(label, finding)
-        if not self._has_place(class_name, position, deviation):
+        place = error(scored.label, scored.decision), -scored.position
+        if not self._has_place(scored.class_name, place):
             return
-        thumbnails = make_thumbnails(picture, size, values, finding.thresholds.pixel.value, self.byte_budget)
-        card = Card(position, name, class_name, label, finding, thumbnails)
-        heapq.heappush(self._kept, (deviation, -position, card))
-        if len(self._kept) > self.shares[class_name]:
-            heapq.heappop(self._kept)
+        threshold = scored.decision.thresholds.pixel.value
+        thumbnails = make_thumbnails(scored.picture, scored.size, scored.values, threshold, self.byte_budget)
+        card = Card(scored.position, scored.name, scored.class_name, scored.label, scored.decision, thumbnails)
+        with self._lock:
+            kept = self._kept[scored.class_name]
+            heapq.heappush(kept, (*place, card))
+            if len(kept) > self.shares[scored.class_name]:
+                heapq.heappop(kept)
 
     def end_class(self, name: str, ranks: Ranks = ALONE) -> None:
         """Bring the cards of all processes together on the main one."""
         everything: list[tuple[float, int, Card]] = []
-        for part in ranks.gather_lazily(self._kept):
+        for part in ranks.gather_lazily(self._kept.pop(name)):
             everything = heapq.nlargest(self.shares[name], [*everything, *part], key=lambda item: item[:2])
         self.cards += [card for _, _, card in everything]
-        self._kept = []
 
-    def _has_place(self, class_name: str, position: int, deviation: float) -> bool:
-        share = self.shares[class_name]
-        return len(self._kept) < share or (share > 0 and (deviation, -position) > self._kept[0][:2])
+    def _has_place(self, class_name: str, place: tuple[float, int]) -> bool:
+        with self._lock:
+            kept, share = self._kept[class_name], self.shares[class_name]
+            return len(kept) < share or (share > 0 and place > kept[0][:2])
 
 
 def by_error(cards: Iterable[Card]) -> list[Card]:

@@ -166,7 +166,7 @@ def render(report: Report) -> str:
 def _tiles(report: Report) -> list[dict[str, str]]:
     """The four figures of the paper's table for datasets; what the scores are for pictures."""
     if report.metrics is None:
-        scores = [row.finding.anomaly_score for row in report.predictions if row.finding]
+        scores = [row.decision.anomaly_score for row in report.predictions if row.decision]
         extremes = [("highest score", max(scores)), ("lowest score", min(scores))] if scores else []
         return [{"what": name, "value": f"{score:.3f}", "detail": ""} for name, score in extremes]
     evaluation = report.metrics.evaluation
@@ -211,7 +211,7 @@ def _tables(metrics: Metrics) -> list[tuple[str, Any]]:
 def _charts(report: Report) -> list[_Charts]:
     threshold = report.thresholds.image.value
     if report.metrics is None:
-        scores = [row.finding.anomaly_score for row in report.predictions if row.finding]
+        scores = [row.decision.anomaly_score for row in report.predictions if row.decision]
         histogram = _Chart(score_histogram(scores, [], threshold, unlabelled=True), "scores of all images")
         return [_Charts("", "", "", [histogram])]
     evaluation = report.metrics.evaluation
@@ -237,7 +237,7 @@ def _class_charts(
     pixel: PixelCurve | None,
     threshold: float,
 ) -> _Charts:
-    found = [(row.label or 0, row.finding.anomaly_score) for row in rows if row.finding]
+    found = [(row.label or 0, row.decision.anomaly_score) for row in rows if row.decision]
     labels, scores = [label for label, _ in found], [score for _, score in found]
     normal = [score for label, score in found if not label]
     anomalous = [score for label, score in found if label]
@@ -280,8 +280,8 @@ def _card_fields(card: Card, names: Mapping[str, str]) -> dict[str, Any]:
         "class_name": card.class_name,
         "outcome": card.outcome,
         "outcome_name": names[card.outcome],
-        "score": f"{card.finding.anomaly_score:.3f}",
-        "decision": card.finding.decision,
+        "score": f"{card.decision.anomaly_score:.3f}",
+        "decision": card.decision.called,
         "label": "" if card.label is None else ANOMALOUS if card.label else NORMAL,
         "width": thumbnails.size[0],
         "height": thumbnails.size[1],

@@ -104,8 +104,8 @@ def outcome_counts(rows: Sequence[PredictionRow]) -> dict[str, int]:
     """How many images have each of the outcomes that occur; see `outcomes.outcome`."""
     counts: dict[str, int] = {}
     for row in rows:
-        if row.finding is not None:
-            name = outcome(row.label, row.finding.decision)
+        if row.decision is not None:
+            name = outcome(row.label, row.decision.called)
             counts[name] = counts.get(name, 0) + 1
     return counts
 

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
-from AnomalyCLIP_lib.preprocessing import OPENAI_MEAN, OPENAI_STANDARD_DEVIATION
 from pipeline.reporting.pictures import outline, overlay
 
 QUALITIES = (82, 60, 40, 22)
@@ -68,16 +66,6 @@ def make_thumbnails(
                 return Thumbnails(small, encoded[0], encoded[1] if values is not None else None)
         side = max(LEAST_SIDE, int(max(small) * min(0.9, math.sqrt(byte_budget / needed))))
         qualities = QUALITIES[-1:]
-
-
-def picture_of(image: Tensor) -> Image.Image:
-    """What the model reads, (3, S, S) float32, as an RGB picture again, S x S."""
-    pixels = np.empty((*image.shape[1:], 3), np.uint8)
-    for channel, (values, mean, deviation) in enumerate(
-        zip(image.numpy(), OPENAI_MEAN, OPENAI_STANDARD_DEVIATION, strict=True)
-    ):
-        pixels[..., channel] = np.rint((values * np.float32(deviation) + np.float32(mean)) * 255).clip(0, 255)
-    return Image.fromarray(pixels)
 
 
 def _webp(picture: Image.Image, quality: int) -> bytes:

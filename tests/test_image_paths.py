@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from AnomalyCLIP_lib import InputError
-from pipeline.inference.picture_files import find_pictures
+from pipeline.inference.image_paths import find_image_files
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def listed(monkeypatch, content):
 
 def names(*given, **options):
     """Files and outputs, as text."""
-    pictures = find_pictures(given, **options)
+    pictures = find_image_files(given, **options)
     return [str(picture.path) for picture in pictures], [str(picture.output) for picture in pictures]
 
 
@@ -66,7 +66,7 @@ def test_a_file_with_wildcards_in_its_name_is_that_file(photos):
 @pytest.mark.parametrize("pattern", ["photos/*.gif", "nowhere/**/*.png", "photos/[xyz].png"])
 def test_a_glob_that_matches_nothing(photos, pattern):
     with pytest.raises(InputError, match=r"The glob .* matches no images; .*quote it"):
-        find_pictures([pattern])
+        find_image_files([pattern])
 
 
 def test_each_file_once_and_sorted(photos):
@@ -92,7 +92,7 @@ def test_outputs_of_a_list_stay_below_the_save_path(photos, monkeypatch):
 
 def test_names_on_standard_input_need_not_be_utf_8(photos, monkeypatch):
     listed(monkeypatch, b"photos/\xff.png\n")
-    assert os.fsencode(find_pictures(["-"])[0].path) == b"photos/\xff.png"
+    assert os.fsencode(find_image_files(["-"])[0].path) == b"photos/\xff.png"
 
 
 @pytest.mark.parametrize(
@@ -101,13 +101,13 @@ def test_names_on_standard_input_need_not_be_utf_8(photos, monkeypatch):
 def test_lists_that_cannot_be_used(photos, monkeypatch, content, complaint):
     listed(monkeypatch, content)
     with pytest.raises(InputError, match=complaint):
-        find_pictures(["photos/b.png", "-"])
+        find_image_files(["photos/b.png", "-"])
 
 
 def test_a_closed_standard_input(photos, monkeypatch):
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(InputError, match="is empty"):
-        find_pictures(["-"])
+        find_image_files(["-"])
 
 
 def test_what_an_earlier_run_wrote_is_not_found(photos, tmp_path):
@@ -125,6 +125,6 @@ def test_what_an_earlier_run_wrote_is_not_found(photos, tmp_path):
 def test_a_folder_without_images_and_an_empty_path(photos):
     (photos / "empty").mkdir()
     with pytest.raises(InputError, match="photos/empty holds no images"):
-        find_pictures(["photos/b.png", "photos/empty"])
+        find_image_files(["photos/b.png", "photos/empty"])
     with pytest.raises(InputError, match="empty path"):
-        find_pictures(["photos", ""])
+        find_image_files(["photos", ""])

@@ -14,14 +14,16 @@ from pipeline.reporting.image_files import output_names
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageFile:
     """A file to score and the name of what is written for it, without extension and relative to the save path."""
 
     path: Path
     output: PurePath
 
 
-def find_pictures(paths: Sequence[str], recursive: bool = True, save_path: str | Path | None = None) -> list[Picture]:
+def find_image_files(
+    paths: Sequence[str], recursive: bool = True, save_path: str | Path | None = None
+) -> list[ImageFile]:
     """The files behind the given paths, each once, sorted.
 
     Output names mirror the folders below a given folder or below the fixed part of a glob; those of paths listed on
@@ -49,7 +51,7 @@ def find_pictures(paths: Sequence[str], recursive: bool = True, save_path: str |
     found = list({os.path.realpath(path): (path, name) for path, name in reversed(found)}.values())[::-1]
     found.sort(key=lambda item: item[0])
     outputs = output_names([name for _, name in found])
-    return [Picture(path, output) for (path, _), output in zip(found, outputs, strict=True)]
+    return [ImageFile(path, output) for (path, _), output in zip(found, outputs, strict=True)]
 
 
 def _listed_paths() -> list[str]:
