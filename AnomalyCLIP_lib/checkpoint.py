@@ -166,7 +166,7 @@ def fill_prompt_learner(
     prompt_learner.load_state_dict(state)
 
 
-def write_checkpoint(path: str | Path, prompt_learner: PromptLearner, settings: Mapping[str, Any], epoch: int) -> None:
+def write_checkpoint(path: str | Path, prompt_learner: nn.Module, settings: Mapping[str, Any], epoch: int) -> None:
     """Write `{"prompt_learner", "settings", "epoch"}`, atomically; equal content gives equal bytes.
 
     Args:

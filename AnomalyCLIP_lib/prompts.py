@@ -41,7 +41,7 @@ class PromptLearner(nn.Module):
         t_n_ctx: T, the deep tokens per block.
     """
 
-    description = "learned prompts that are not saved"
+    description = "newly drawn prompts"
     token_prefix_pos: Tensor
     token_prefix_neg: Tensor
     token_suffix_pos: Tensor

@@ -19,6 +19,7 @@ from benchmarks import naive
 from benchmarks.table import Row
 from benchmarks.timing import measured, pair, seconds
 from pipeline.training import learning
+from pipeline.training.features import FeatureBatch
 
 CPU = torch.device("cpu")
 
@@ -74,7 +75,7 @@ def training_step(model: AnomalyCLIP, batch: int, repetitions: int) -> Row:
     optimizer = torch.optim.Adam(model.prompts.parameters(), lr=0.0)  # type: ignore[union-attr]
 
     def ours() -> float:
-        return sum(learning.training_step(model, optimizer, *model.encode_image(images), labels, masks))
+        return sum(learning.training_step(model, optimizer, FeatureBatch(*model.encode_image(images), masks, labels)))
 
     return pair(
         f"training step of {batch}, encoded anew",

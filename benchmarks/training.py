@@ -75,13 +75,11 @@ def _plain(model: AnomalyCLIP, dataset: AnomalyDataset, batch: int, epochs: int)
 def _cached(model: AnomalyCLIP, dataset: AnomalyDataset, batch: int, epochs: int, cache: CacheOptions) -> list[float]:
     """Losses of all steps."""
     optimizer = _optimizer(model)
-    batches = feature_batches(model, dataset, batch, SEED, 0, cache, ALONE, lambda _: None)
+    batches = feature_batches(
+        model, dataset, shuffled_batches(len(dataset), batch, SEED), 0, cache, ALONE, lambda _: None
+    )
     assert batches is not None  # there is but one process
-    return [
-        sum(training_step(model, optimizer, b.image_features, b.patch_features, b.labels, b.masks))
-        for _ in range(epochs)
-        for b in batches
-    ]
+    return [sum(training_step(model, optimizer, features)) for _ in range(epochs) for features in batches]
 
 
 def _optimizer(model: AnomalyCLIP) -> torch.optim.Optimizer:

@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from generic_dataset_json.builder.finding import builder_of
 from trees import mvtec_tree, write_tree
 
 from AnomalyCLIP_lib.errors import InputError
 from generic_dataset_json import locate
 from generic_dataset_json.__main__ import main
+from generic_dataset_json.builder.finding import builder_of
 from generic_dataset_json.names import DATASETS, find_dataset
 
 

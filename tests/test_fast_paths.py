@@ -16,6 +16,7 @@ from AnomalyCLIP_lib.scoring import smooth
 from AnomalyCLIP_lib.visual_encoder import VisualEncoder
 from AnomalyCLIP_lib.weights import load_clip
 from benchmarks import naive
+from pipeline.training.features import FeatureBatch
 from pipeline.training.learning import BETAS, training_step
 
 SIZE = 42
@@ -103,7 +104,9 @@ def test_training_step(tiny_files, images):
         if plain:
             totals.append(float(naive.training_step(model, optimizer, images, labels, masks)))
         else:
-            totals.append(sum(training_step(model, optimizer, *model.encode_image(images), labels, masks)))
+            totals.append(
+                sum(training_step(model, optimizer, FeatureBatch(*model.encode_image(images), masks, labels)))
+            )
         prompts.append([parameter.detach().clone() for parameter in model.prompts.parameters()])
     assert totals[0] == pytest.approx(totals[1], abs=1e-5)
     for fast, slow in zip(*prompts, strict=True):

@@ -1,6 +1,6 @@
 """Training from features that are computed once: the same prompts, no encoder, and no cache that is not whole."""
 
-import json
+import hashlib
 import resource
 import shutil
 from contextlib import contextmanager
@@ -9,12 +9,14 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
+from conftest import save_picture
 from test_commands import train_tiny
 
 from AnomalyCLIP_lib import InputError
 from AnomalyCLIP_lib.visual_encoder import VisualEncoder
-from pipeline.training.feature_cache import CacheEntry, CacheUnusable, RowType
-from pipeline.training.features import shuffled_batches
+from dataset import read_index
+from pipeline.training.feature_cache import ArrayCache, ArrayType, CacheUnusable
+from pipeline.training.features import TrainingCache, shuffled_batches
 from pipeline.training.progress import SHOWN
 
 
@@ -55,7 +57,7 @@ def entries(folder):
 
 def test_a_sweep_encodes_once(train, tmp_path):
     log, encoded = train("first")
-    assert encoded == 12 and "12 images x 2 layers x 640 B, 16.1 kB in all, to be written" in log
+    assert encoded == 12 and "12 images x 2 layers x 640 B, 16.1 kB in all, 12 to be written" in log
     cache = tmp_path / "runs" / "feature_cache"
     assert entries(cache) == ["features", "masks"]
     for number, flags in enumerate([("--seed", "3"), ("--n_ctx", "5", "--t_n_ctx", "1"), ("--depth", "2")]):
@@ -106,75 +108,93 @@ def test_changed_images_are_encoded_again(train, tiny_dataset, tmp_path):
     shutil.copytree(tiny_dataset, moved)
     assert train("moved", dataset=moved)[1] == 0  # the contents count, not the place
     shutil.copy(moved / "plate/test/good/000.png", moved / "plate/test/good/001.png")
-    assert train("changed", dataset=moved)[1] == 12
+    assert train("changed", dataset=moved)[1] == 0  # both contents are known
+    save_picture(np.full((40, 52, 3), 9, np.uint8), moved / "plate/test/good/001.png")
+    assert train("another", dataset=moved)[1] == 5  # with the others of its batch
 
 
-def _shorten(folder):
-    with (folder / "image_features").open("r+b") as file:
+def shorten(path):
+    with path.open("r+b") as file:
         file.truncate(100)
 
 
-def _flip_a_bit(folder):
-    data = bytearray((folder / "patch_features_4").read_bytes())
-    data[500] ^= 1
-    (folder / "patch_features_4").write_bytes(data)
-
-
-def _set(name, value):
-    def change(folder):
-        manifest = json.loads((folder / "manifest.json").read_text())
-        manifest[name] = value
-        (folder / "manifest.json").write_text(json.dumps(manifest))
-
-    return change
+def flip_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
 
 
 @pytest.mark.parametrize(
-    "harm, complaint",
+    "harm",
     [
-        (_shorten, "damaged"),
-        (_flip_a_bit, "damaged"),
-        (lambda folder: (folder / "manifest.json").write_text("{"), "damaged"),
-        (lambda folder: (folder / "manifest.json").write_text("[]"), "not written by this program"),
-        (lambda folder: (folder / "manifest.json").unlink(), "cannot be read"),
-        (lambda folder: (folder / "patch_features_2").unlink(), "cannot be read"),
-        (_set("format", 99), "format 99 of another version"),
-        (_set("key", {"weights": "others"}), "other images or weights"),
+        shorten,
+        flip_a_bit,
+        lambda path: path.write_bytes(b""),
+        lambda path: np.savez(path, a=np.zeros(4, np.float32)),
+        lambda path: np.savez(path, a=np.zeros(4, np.float64), b=np.zeros((2, 3), np.uint8)),
+        lambda path: np.savez(path, a=np.array([object()]), b=np.zeros((2, 3), np.uint8)),
     ],
 )
-def test_an_entry_that_is_not_whole_is_not_used(tmp_path, harm, complaint):
-    entry = CacheEntry(
-        tmp_path,
-        "features",
-        {"weights": "these"},
-        rows=6,
-        arrays={
-            "image_features": RowType("float32", (16,)),
-            "patch_features_2": RowType("float32", (10, 16)),
-            "patch_features_4": RowType("float32", (10, 16)),
-        },
-    )
-    assert not entry.exists()
-    values = {name: np.random.default_rng(0).random((6, *row.shape), np.float32) for name, row in entry.arrays.items()}
-    with entry.written() as writer:
-        writer.append({name: part[:4] for name, part in values.items()})
-        writer.append({name: part[4:] for name, part in values.items()})
-    assert entry.exists()
-    assert (entry.read("patch_features_4", [5, 0, 3]) == values["patch_features_4"][[5, 0, 3]]).all()
-    harm(entry.path)
-    with pytest.raises(CacheUnusable, match=rf"{complaint}.*--feature_cache"):
-        entry.exists()
+def test_a_file_that_is_not_whole_is_missing(tmp_path, harm):
+    arrays = {"a": ArrayType("float32", (400,)), "b": ArrayType("uint8", (2, 3))}
+    cache = ArrayCache(tmp_path, "features", {"weights": "these"}, arrays)
+    assert cache.missing(["1", "2", "1"]) == ["1", "2"]
+    cache.make_room(2)
+    values = {"a": np.random.default_rng(0).random(400, np.float32), "b": np.ones((2, 3), np.uint8)}
+    for digest in ("1", "2"):
+        cache.write(digest, values)
+    assert cache.missing(["1", "2"]) == []
+    assert all((cache.read("1")[name] == value).all() for name, value in values.items())
+    harm(cache.folder / "2.npz")
+    assert cache.missing(["1", "2"]) == ["2"]
+    with pytest.raises(InputError, match=r"2\.npz"):
+        cache.read("2")
 
 
-def test_a_damaged_cache_in_training(train, tmp_path):
-    train("first")
-    for folder in (tmp_path / "runs" / "feature_cache").glob("features-*"):
-        _shorten(folder)
-    log, encoded = train("second")
-    assert encoded == 3 * 12 and "damaged" in log and "Training goes on without the cache" in log
-    with pytest.raises(InputError, match="damaged"):
-        train("third", "--feature_cache_required")
-    assert not list((tmp_path / "runs" / "third").glob("*.pth"))
+def feature_files(tmp_path):
+    return sorted((tmp_path / "runs" / "feature_cache").glob("features-*/*.npz"))
+
+
+def image_paths(dataset):
+    return [entry.image_path for entry in read_index(dataset).split("test")]
+
+
+def test_what_is_damaged_is_computed_anew(train, tiny_dataset, tmp_path):
+    train("first", "--batch_size", "4")
+    files = feature_files(tmp_path)
+    before = [path.read_bytes() for path in files]
+    positions = {hashlib.sha256(path.read_bytes()).hexdigest(): n for n, path in enumerate(image_paths(tiny_dataset))}
+    by_position = sorted(files, key=lambda path: positions[path.stem])
+    shorten(by_position[1])
+    flip_a_bit(by_position[9])
+    log, encoded = train("second", "--batch_size", "4")
+    assert encoded == 4 + 4 and "2 to be written" in log  # with the images of their batches, for equal bits
+    assert [path.read_bytes() for path in feature_files(tmp_path)] == before
+    assert train("third", "--batch_size", "4")[1] == 0
+
+
+def test_a_killed_run_goes_on_where_it_was(train, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    calls = []
+    write = TrainingCache.write
+
+    def write_or_die(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise Killed
+        write(*arguments)
+
+    monkeypatch.setattr(TrainingCache, "write", write_or_die)
+    with pytest.raises(Killed):
+        train("first", "--batch_size", "4")
+    monkeypatch.undo()
+    assert len(feature_files(tmp_path)) == 4
+    assert train("second", "--batch_size", "4")[1] == 8
+    train("undisturbed", "--batch_size", "4", "--feature_cache", str(tmp_path / "other"))
+    expected = (tmp_path / "runs" / "undisturbed" / "epoch_2.pth").read_bytes()
+    assert (tmp_path / "runs" / "second" / "epoch_2.pth").read_bytes() == expected
 
 
 def test_a_folder_that_cannot_be_written_to(train, tmp_path):
@@ -194,33 +214,18 @@ def test_a_disk_without_room(train, tmp_path, monkeypatch):
     assert encoded == 3 * 12 and "needs 16.1 kB and a tenth more" in log and "17.0 kB free" in log
     with pytest.raises(InputError, match="free; name a folder"):
         train("second", "--feature_cache_required")
-    assert entries(tmp_path / "runs" / "feature_cache") == ["masks"]
+    assert not feature_files(tmp_path)
 
 
 def test_a_disk_that_takes_no_more(tmp_path):
     """As a full disk answers: an error of the write itself."""
-    entry = CacheEntry(tmp_path, "features", {}, rows=100, arrays={"a": RowType("float32", (1000,))})
+    cache = ArrayCache(tmp_path, "features", {}, {"a": ArrayType("float32", (100_000,))})
+    cache.make_room(1)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
     try:
-        with pytest.raises(CacheUnusable, match="cannot be written to"), entry.written():
-            pass
+        with pytest.raises(CacheUnusable, match=r"Cannot write .*--feature_cache"):
+            cache.write("1", {"a": np.ones(100_000, np.float32)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert not list(tmp_path.iterdir())
-
-
-def test_what_a_killed_run_left_is_no_cache_and_is_cleared_away(tmp_path):
-    entry = CacheEntry(tmp_path, "features", {}, rows=1, arrays={"a": RowType("float32", (4,))})
-    remains = tmp_path / f".{entry.path.name}.abc.partial"
-    remains.mkdir()
-    (remains / "a").write_bytes(bytes(16))
-    assert not entry.exists()
-    with pytest.raises(KeyboardInterrupt), entry.written() as writer:
-        writer.append({"a": np.ones((1, 4), np.float32)})
-        raise KeyboardInterrupt
-    assert not list(tmp_path.iterdir())
-    with entry.written() as writer, entry.written() as other:  # two runs at once: the first one to end wins
-        for each in (writer, other):
-            each.append({"a": np.ones((1, 4), np.float32)})
-    assert entry.exists() and [path.name for path in tmp_path.iterdir()] == [entry.path.name]
+    assert not list(cache.folder.iterdir())

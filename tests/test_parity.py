@@ -13,6 +13,7 @@ import metrics
 from AnomalyCLIP_lib.losses import glocal_loss
 from AnomalyCLIP_lib.scoring import image_logits
 from dataset import read_mask
+from pipeline.training.features import FeatureBatch
 from pipeline.training.learning import BETAS, training_step
 
 pytestmark = pytest.mark.smoke
@@ -118,7 +119,7 @@ def test_three_training_steps(load, encoded, masks, reference, layers):
     optimizer = torch.optim.Adam(model.prompts.parameters(), lr=1e-3, betas=BETAS)
     labels = torch.tensor([name in ANOMALOUS for name in NAMES]).long()
     losses = [
-        training_step(model, optimizer, image_features, patch_features, labels, torch.from_numpy(masks))
+        training_step(model, optimizer, FeatureBatch(image_features, patch_features, torch.from_numpy(masks), labels))
         for _ in range(3)
     ]
     assert_allclose(losses, reference[f"train_losses_{layers}"], rtol=1e-5)

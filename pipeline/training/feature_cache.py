@@ -1,39 +1,31 @@
-"""Arrays that are computed once and kept on disk: the features of a dataset's images, and its masks.
+"""Arrays that are computed once and kept on disk: the features of images, and masks at the model's size.
 
-An entry is a folder <kind>-<digest of its key>: one file per array, the rows of all images one after the other, and
-manifest.json with the key, the format, and the size and checksum of each file. It is written under a hidden temporary
-name and renamed when it is complete, so an entry that can be seen is whole. What remains of a killed run is removed by
-the next one.
+A kind of array has a folder <kind>-<digest of what decides the values, but for the file's contents>, and there a file
+<SHA-256 of the image's or mask's contents>.npz. So images are found again wherever they lie, a run that is killed goes
+on where it was, and one that finds a damaged file computes that one anew. The archive's own checksums tell.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
-import tempfile
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from AnomalyCLIP_lib.errors import InputError
+from AnomalyCLIP_lib.files import atomic_write, make_folder
 from AnomalyCLIP_lib.images import read_bytes
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raise it whenever other numbers come of the same key: another preprocessing, another layout of the files."""
 
 SPARE = 1.1
-"""How many times the size of an entry the disk must have free."""
-
-MANIFEST = "manifest.json"
-_LOCK = "lock"
-_BLOCK = 4 * 2**20
+"""How many times the size of what is to be written the disk must have free."""
 
 
 class CacheUnusable(InputError):
@@ -41,220 +33,113 @@ class CacheUnusable(InputError):
 
 
 @dataclass(frozen=True)
-class RowType:
-    """One array of an entry: its type and the shape of the row that belongs to one image."""
+class ArrayType:
+    """The type and shape of one array of a file."""
 
     dtype: str
     shape: tuple[int, ...]
 
     @property
-    def row_bytes(self) -> int:
+    def size(self) -> int:
+        """Bytes."""
         return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=np.int64))
 
 
-@dataclass(frozen=True)
-class CacheEntry:
-    """An entry that may or may not exist yet.
+class ArrayCache:
+    """The files of one kind and key.
 
-    Attributes:
-        folder: the cache, with entries of many runs.
-        kind: what it holds, the first part of its name.
-        key: plain types that decide the values, as JSON stores them; equal keys share an entry.
-        rows: number of images.
-        arrays: per name what is stored.
+    Args:
+        folder: the cache, with kinds and keys of many runs.
+        kind: what it holds.
+        key: plain types that decide the values, as JSON stores them.
+        arrays: what each file holds, by name.
     """
 
-    folder: Path
-    kind: str
-    key: Mapping[str, Any]
-    rows: int
-    arrays: Mapping[str, RowType]
+    def __init__(self, folder: Path, kind: str, key: Mapping[str, Any], arrays: Mapping[str, ArrayType]):
+        text = json.dumps({"format": FORMAT_VERSION, **key}, sort_keys=True)
+        self.folder = folder / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+        self.arrays = arrays
 
     @property
-    def path(self) -> Path:
-        digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()
-        return self.folder / f"{self.kind}-{digest[:32]}"
+    def file_size(self) -> int:
+        """Bytes of one file's arrays."""
+        return sum(array.size for array in self.arrays.values())
 
-    @property
-    def size(self) -> int:
-        """Bytes of all arrays."""
-        return self.rows * sum(array.row_bytes for array in self.arrays.values())
+    def missing(self, digests: Sequence[str]) -> list[str]:
+        """Those whose file is not there or damaged, each once, in their order; every file is read."""
+        distinct = list(dict.fromkeys(digests))
+        with ThreadPoolExecutor() as pool:
+            return [
+                digest for digest, found in zip(distinct, pool.map(self._is_whole, distinct), strict=True) if not found
+            ]
 
-    def exists(self) -> bool:
-        """Whether it is there and whole; its files are read once, block by block, to compare checksums.
+    def make_room(self, files: int) -> None:
+        """Create the folder for so many new files.
 
         Raises:
-            CacheUnusable: something is there under its name, but damaged, foreign or of another format.
+            CacheUnusable: the folder cannot be written to, or the disk has not their size and 10 % free.
         """
-        if not self.path.exists():
-            return False
-        remedy = "delete it, or name another folder by --feature_cache"
+        needed = files * self.file_size
         try:
-            manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
-            if not isinstance(manifest, dict) or "format" not in manifest:
-                raise CacheUnusable(f"{self.path} in the feature cache was not written by this program; {remedy}.")
-            if manifest["format"] != FORMAT_VERSION:
-                raise CacheUnusable(
-                    f"The feature cache {self.path} has format {manifest['format']} of another version of this "
-                    f"program, and this one reads {FORMAT_VERSION}; {remedy}."
-                )
-            if manifest.get("key") != self.key or set(manifest.get("files", ())) != set(self.arrays):
-                raise CacheUnusable(f"The feature cache {self.path} belongs to other images or weights; {remedy}.")
-            for name, array in self.arrays.items():
-                size, checksum = _checksum(self.path / name)
-                if size != self.rows * array.row_bytes or checksum != manifest["files"][name]:
-                    raise CacheUnusable(f"{self.path / name} in the feature cache is damaged; {remedy}.")
-        except OSError as error:
-            raise CacheUnusable(f"The feature cache {self.path} cannot be read: {error}; {remedy}.") from error
-        except (ValueError, TypeError, KeyError) as error:
-            if isinstance(error, CacheUnusable):
-                raise
-            raise CacheUnusable(f"{self.path / MANIFEST} in the feature cache is damaged; {remedy}.") from error
+            make_folder(self.folder, "--feature_cache")
+            free = shutil.disk_usage(self.folder).free
+        except (InputError, OSError) as error:
+            raise CacheUnusable(str(error)) from error
+        if free < SPARE * needed:
+            raise CacheUnusable(
+                f"The feature cache needs {readable_size(needed)} and a tenth more, and the disk of "
+                f"{self.folder.parent} has {readable_size(free)} free; name a folder on another one by --feature_cache."
+            )
+
+    def write(self, digest: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write one file, atomically.
+
+        Raises:
+            CacheUnusable: the disk is full or the folder has gone.
+        """
+        assert {name: values.shape for name, values in arrays.items()} == {n: a.shape for n, a in self.arrays.items()}
+        try:
+            with atomic_write(self._path(digest)) as temporary:
+                np.savez(temporary, **{name: values.astype(self.arrays[name].dtype) for name, values in arrays.items()})  # pyright: ignore[reportArgumentType] - allow_pickle is none of them
+        except InputError as error:
+            raise CacheUnusable(f"{error} Name another folder by --feature_cache.") from error
+
+    def read(self, digest: str) -> dict[str, np.ndarray]:
+        """The arrays of one file.
+
+        Raises:
+            InputError: it is damaged or gone; the next run computes it anew.
+        """
+        path = self._path(digest)
+        try:
+            with np.load(path) as file:
+                arrays = {name: file[name] for name in self.arrays}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} in the feature cache is damaged or gone; start the run again.") from error
+        for name, array in self.arrays.items():
+            if (arrays[name].dtype, arrays[name].shape) != (np.dtype(array.dtype), array.shape):
+                raise InputError(f"{path} in the feature cache was not written by this program; delete it.")
+        return arrays
+
+    def _path(self, digest: str) -> Path:
+        return self.folder / f"{digest}.npz"
+
+    def _is_whole(self, digest: str) -> bool:
+        try:
+            self.read(digest)
+        except InputError:
+            return False
         return True
 
-    def read(self, name: str, rows: Sequence[int]) -> np.ndarray:
-        """Rows of one array, (len(rows), *shape), copied.
 
-        Each row is mapped for itself and let go, so that the memory in use does not grow with what has been read.
-        """
-        array = self.arrays[name]
-        result = np.empty((len(rows), *array.shape), array.dtype)
-        try:
-            for place, row in enumerate(rows):
-                result[place] = np.memmap(
-                    self.path / name, array.dtype, "r", offset=row * array.row_bytes, shape=array.shape
-                )
-        except (OSError, ValueError) as error:  # numpy's ValueError: the file has become shorter
-            raise InputError(
-                f"{self.path / name} in the feature cache was changed while it was in use; start the run again."
-            ) from error
-        return result
-
-    @contextmanager
-    def written(self) -> Iterator["CacheWriter"]:
-        """Give a writer; once the block has ended well and all rows were written, the entry exists.
-
-        Raises:
-            CacheUnusable: the folder cannot be written to, or the disk has not the entry's size and 10 % free.
-        """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._remove_remains()
-            free = shutil.disk_usage(self.folder).free
-            if free < SPARE * self.size:
-                raise CacheUnusable(
-                    f"The feature cache needs {readable_size(self.size)} and a tenth more, and the disk of "
-                    f"{self.folder} has {readable_size(free)} free; name a folder on another one by --feature_cache."
-                )
-            temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=f".{self.path.name}.", suffix=".partial"))
-        except OSError as error:
-            raise self._unwritable(error) from error
-        try:
-            with (temporary / _LOCK).open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                writer = CacheWriter(self, temporary)
-                try:
-                    yield writer
-                    writer.finish()
-                finally:
-                    writer.close()
-                (temporary / _LOCK).unlink()
-                self._publish(temporary)
-        except OSError as error:
-            raise self._unwritable(error) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-    def _publish(self, temporary: Path) -> None:
-        mode = os.umask(0)
-        os.umask(mode)
-        temporary.chmod(0o777 & ~mode)  # mkdtemp makes folders that only their owner can enter
-        try:
-            temporary.rename(self.path)
-        except OSError:
-            if not self.path.exists():  # else another run was faster, and its entry is as good
-                raise
-
-    def _remove_remains(self) -> None:
-        """Remove what killed runs left of this entry: temporary folders that nobody holds a lock on."""
-        for remains in self.folder.glob(f".{self.path.name}.*.partial"):
-            try:
-                with (remains / _LOCK).open("w") as lock:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(remains, ignore_errors=True)
-            except OSError:
-                continue  # another run is writing it at this moment
-
-    def _unwritable(self, error: OSError) -> CacheUnusable:
-        return CacheUnusable(
-            f"The feature cache {self.folder} cannot be written to: {error.strerror or error}; name another folder "
-            "by --feature_cache."
-        )
-
-
-class CacheWriter:
-    """Writes the rows of an entry, in order. Made by `CacheEntry.written`."""
-
-    def __init__(self, entry: CacheEntry, folder: Path):
-        self.entry = entry
-        self.folder = folder
-        self.rows = 0
-        self._checksums = dict.fromkeys(entry.arrays, 0)
-        self._files: dict[str, IO[bytes]] = {}
-        for name, array in entry.arrays.items():
-            file = self._files[name] = (folder / name).open("wb")
-            # Claim the space now: a disk that fills up is better found before hours of encoding than after them.
-            if hasattr(os, "posix_fallocate") and entry.rows:
-                os.posix_fallocate(file.fileno(), 0, entry.rows * array.row_bytes)
-
-    def append(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Write the next rows, (b, *shape) of every array of the entry.
-
-        Raises:
-            OSError: as any write; `CacheEntry.written` turns it into a sentence.
-        """
-        counts = {len(values) for values in arrays.values()}
-        assert len(counts) == 1 and set(arrays) == set(self.entry.arrays)
-        for name, values in arrays.items():
-            row_type = self.entry.arrays[name]
-            assert values.shape[1:] == row_type.shape, (name, values.shape, row_type)
-            data = np.ascontiguousarray(values, row_type.dtype).data.cast("B")
-            self._files[name].write(data)
-            self._checksums[name] = zlib.crc32(data, self._checksums[name])
-        self.rows += counts.pop()
-
-    def finish(self) -> None:
-        """Bring everything to the disk, the manifest last."""
-        assert self.rows == self.entry.rows, (self.rows, self.entry.rows)
-        for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
-        manifest = {"format": FORMAT_VERSION, "key": self.entry.key, "files": self._checksums}
-        with (self.folder / MANIFEST).open("w", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=4, sort_keys=True)
-            file.flush()
-            os.fsync(file.fileno())
-
-    def close(self) -> None:
-        for file in self._files.values():
-            try:
-                file.close()
-            except OSError:  # what a full disk did not take; the entry is given up anyway, or was flushed before
-                continue
-
-
-def content_digests(paths: Sequence[Path | None]) -> list[str | None]:
-    """SHA-256 of each file's contents, None for None.
+def content_digests(paths: Sequence[Path]) -> list[str]:
+    """SHA-256 of each file's contents.
 
     Raises:
         InputError: a file cannot be read.
     """
-
-    def digest(path: Path | None) -> str | None:
-        return None if path is None else hashlib.sha256(read_bytes(path)).hexdigest()
-
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(digest, paths))
+        return list(pool.map(lambda path: hashlib.sha256(read_bytes(path)).hexdigest(), paths))
 
 
 def readable_size(size: float) -> str:
@@ -263,13 +148,3 @@ def readable_size(size: float) -> str:
         if size >= factor:
             return f"{size / factor:.1f} {unit}"
     return f"{size:.0f} B"
-
-
-def _checksum(path: Path) -> tuple[int, int]:
-    """Size and CRC-32 of a file."""
-    size = checksum = 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            size += len(block)
-            checksum = zlib.crc32(block, checksum)
-    return size, checksum

@@ -4,34 +4,27 @@ The encoder is frozen and images are not augmented, so the features of an image 
 same batches in the same order, as often as they are iterated over.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, RandomSampler
 from tqdm import tqdm
 
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from dataset import AnomalyDataset, read_mask
 from pipeline.distributed import Ranks
 from pipeline.read_ahead import in_order, thread_pool, to_device
-from pipeline.training.feature_cache import (
-    CacheEntry,
-    CacheUnusable,
-    CacheWriter,
-    RowType,
-    content_digests,
-    readable_size,
-)
+from pipeline.training.feature_cache import ArrayCache, ArrayType, CacheUnusable, content_digests, readable_size
+from utils import counted
 
 CACHE_DTYPES = {"fp32": "float32", "fp16": "float16"}
+NO_MASK = "normal"  # in place of a digest: a normal image's mask is all zero
 
 
 @dataclass(frozen=True)
@@ -78,7 +71,14 @@ class EncodedBatches:
         workers: threads that read images.
     """
 
-    def __init__(self, model: AnomalyCLIP, dataset: AnomalyDataset, batches: BatchSampler, workers: int, ranks: Ranks):
+    def __init__(
+        self,
+        model: AnomalyCLIP,
+        dataset: AnomalyDataset,
+        batches: BatchSampler | Sequence[list[int]],
+        workers: int,
+        ranks: Ranks,
+    ):
         self.model, self.dataset, self.batches, self.workers, self.ranks = model, dataset, batches, workers, ranks
 
     def __len__(self) -> int:
@@ -105,60 +105,35 @@ class EncodedBatches:
 
 
 class CachedBatches:
-    """Batches from a feature cache; the next one is read while the current one is in use.
+    """Batches from a filled cache; the next one is read while the current one is in use.
 
     Args:
-        features, masks: whole entries, rows in the order of `labels`.
-        labels: 0 or 1 per image.
+        cache: of the features and masks of the dataset.
         batches: as for `EncodedBatches`.
-        layers: names of the arrays of patch features, in the order of the settings.
-        image_size: S.
-        device: where the tensors are needed.
+        workers: threads that read.
     """
 
-    def __init__(
-        self,
-        features: CacheEntry,
-        masks: CacheEntry,
-        labels: Sequence[int],
-        batches: BatchSampler,
-        layers: Sequence[str],
-        image_size: int,
-        device: torch.device,
-    ):
-        self.features, self.masks, self.batches = features, masks, batches
-        self.labels = torch.tensor(labels, dtype=torch.int64)
-        self.layers, self.image_size, self.device = layers, image_size, device
+    def __init__(self, cache: "TrainingCache", batches: BatchSampler, workers: int):
+        self.cache, self.batches, self.workers = cache, batches, workers
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[FeatureBatch]:
-        with ThreadPoolExecutor(max_workers=1) as reader:
-            ahead = None
-            for rows in self.batches:
-                current, ahead = ahead, reader.submit(self._read, rows)
-                if current is not None:
-                    yield self._on_device(current.result())
-            if ahead is not None:
-                yield self._on_device(ahead.result())
+        batches = list(self.batches)
+        with thread_pool(self.workers) as pool:
+            rows = in_order(pool, self.cache.read, (row for rows in batches for row in rows), 2 * len(batches[0]))
+            for batch in batches:
+                yield self._joined(list(islice(rows, len(batch))))
 
-    def _read(self, rows: list[int]) -> FeatureBatch:
-        features = [torch.from_numpy(self.features.read(name, rows)) for name in ("image_features", *self.layers)]
-        pixels = self.image_size**2
-        masks = np.unpackbits(self.masks.read("masks", rows), axis=1, count=pixels)
-        masks = torch.from_numpy(masks).unflatten(1, (self.image_size, self.image_size))
-        if self.device.type == "cuda":
-            features, masks = [tensor.pin_memory() for tensor in features], masks.pin_memory()
-        return FeatureBatch(features[0], features[1:], masks, self.labels[rows])
-
-    def _on_device(self, batch: FeatureBatch) -> FeatureBatch:
-        image_features, *patch_features = [
-            tensor.to(self.device, non_blocking=True).float()
-            for tensor in (batch.image_features, *batch.patch_features)
-        ]
-        masks = batch.masks.to(self.device, non_blocking=True)
-        return FeatureBatch(image_features, patch_features, masks, batch.labels.to(self.device))
+    def _joined(self, rows: list[tuple[list[Tensor], Tensor, int]]) -> FeatureBatch:
+        device = self.cache.model.device
+        features, masks, labels = zip(*rows, strict=True)
+        image_features, *patch_features = (
+            to_device(torch.stack(parts), device).float() for parts in zip(*features, strict=True)
+        )
+        labels = torch.tensor(labels, device=device)
+        return FeatureBatch(image_features, patch_features, to_device(torch.stack(masks), device), labels)
 
 
 def shuffled_batches(count: int, batch_size: int, seed: int) -> BatchSampler:
@@ -176,18 +151,17 @@ def shuffled_batches(count: int, batch_size: int, seed: int) -> BatchSampler:
 def feature_batches(
     model: AnomalyCLIP,
     dataset: AnomalyDataset,
-    batch_size: int,
-    seed: int,
+    batches: BatchSampler,
     workers: int,
     options: CacheOptions,
     ranks: Ranks,
-    tell: Callable[[str], object],
+    report: Callable[[str], object],
 ) -> EncodedBatches | CachedBatches | None:
     """The batches of training, from the cache if the options and the disk allow it; it is filled first.
 
     Args:
         dataset: every anomalous entry has a mask.
-        tell: receives sentences for the user.
+        report: receives sentences for the user.
 
     Returns:
         None on processes that are not needed any more: reading from the cache is work for one.
@@ -195,138 +169,124 @@ def feature_batches(
     Raises:
         InputError: an image cannot be read, or the cache is required and cannot be used.
     """
-    batches = shuffled_batches(len(dataset), batch_size, seed)
-    if options.folder is not None:
-        cache = _Cache(model, dataset, options)
-        if cache.fill(batch_size, workers, options.required, ranks, tell):
-            return cache.batches(batches) if ranks.is_main else None
+    if options.folder is None:
+        return EncodedBatches(model, dataset, batches, workers, ranks)
+    cache = TrainingCache(model, dataset, options.folder, CACHE_DTYPES[options.dtype])
+    unusable: CacheUnusable | None = None
+    chunks: list[list[int]] = []
+    if ranks.is_main:
+        try:
+            chunks = cache.prepare(batches.batch_size, report)
+        except CacheUnusable as error:
+            unusable = error
+    chunks = ranks.broadcast(chunks)
+    if chunks:
+        images = AnomalyDataset(dataset.entries, dataset.preprocess, with_masks=False)
+        encoded = EncodedBatches(model, images, chunks, workers, ranks)
+        hidden = None if ranks.is_main else True
+        bar = tqdm(encoded, total=len(chunks), desc="encoding", leave=False, disable=hidden)
+        for batch, rows in zip(bar, chunks, strict=ranks.is_main):  # the other processes get no batches
+            try:
+                if unusable is None:
+                    cache.write(rows, batch)
+            except CacheUnusable as error:  # the other processes go on until everything is encoded
+                unusable = error
+    usable = ranks.broadcast(unusable is None)
+    if usable:
+        ranks.finish()  # reading from the cache is work for one: the others need not wait for it
+        return CachedBatches(cache, batches, workers) if ranks.is_main else None
+    if unusable is not None and options.required:
+        raise unusable
+    report(f"{unusable} Training goes on without the cache: every epoch encodes all images again.")
     return EncodedBatches(model, dataset, batches, workers, ranks)
 
 
-class _Cache:
-    """The two cache entries of a training run."""
+class TrainingCache:
+    """The features and masks of a dataset."""
 
-    def __init__(self, model: AnomalyCLIP, dataset: AnomalyDataset, options: CacheOptions):
-        assert options.folder is not None
-        self.model, self.dataset = model, dataset
-        self.folder, self.dtype = options.folder, CACHE_DTYPES[options.dtype]
-        settings = model.settings
-        self.layers = [f"patch_features_{layer}" for layer in settings.features_list]
-
-    def fill(self, batch_size: int, workers: int, required: bool, ranks: Ranks, tell: Callable[[str], object]) -> bool:
-        """Compute what the cache lacks; whether it can be used now, the same answer in all processes."""
-
-        def do_without(error: CacheUnusable) -> None:
-            if required:
-                raise error
-            tell(f"{error} Training goes on without the cache: every epoch encodes all images again.")
-
-        state = "unusable"
-        writing, writer = ExitStack(), None
-        if ranks.is_main:
-            try:
-                writer = self._prepare(writing, tell)
-                state = "complete" if writer is None else "lacking"
-            except CacheUnusable as error:
-                do_without(error)
-        state = ranks.broadcast(state)
-        if state == "lacking":
-            try:
-                with writing:
-                    self._write_features(writer, self._encoded(batch_size, workers, ranks))
-                state = "complete"
-            except CacheUnusable as error:
-                state = "unusable"
-                do_without(error)
-            state = ranks.broadcast(state)
-        if state == "complete":
-            ranks.finish()  # reading from the cache is work for one: the others need not wait for it
-        return state == "complete"
-
-    def _prepare(self, writing: ExitStack, tell: Callable[[str], object]) -> CacheWriter | None:
-        """Write the masks if need be; a writer for the features, closed by `writing`, unless they are there."""
-        self.features, self.masks = self._feature_entry(), self._mask_entry()
-        found = self.features.exists()
-        tell(self._description(found))
-        if not self.masks.exists():
-            self._write_masks()
-        return None if found else writing.enter_context(self.features.written())
-
-    def _write_features(self, writer: CacheWriter | None, encoded: EncodedBatches) -> None:
-        batches = iter(encoded)
-        try:
-            for batch in tqdm(batches, total=len(encoded), desc="encoding", leave=False, disable=writer is None):
-                assert writer is not None  # processes without one receive no batches
-                tensors = [batch.image_features, *batch.patch_features]
-                arrays = [tensor.cpu().numpy() for tensor in tensors]
-                writer.append(dict(zip(("image_features", *self.layers), arrays, strict=True)))
-        except OSError:
-            if encoded.ranks.size > 1:
-                for _ in batches:  # the other processes go on until everything is encoded
-                    pass
-            raise
-
-    def batches(self, batches: BatchSampler) -> CachedBatches:
-        """The batches of a filled cache."""
-        labels = [entry.anomaly for entry in self.dataset.entries]
-        size, device = self.model.settings.image_size, self.model.device
-        return CachedBatches(self.features, self.masks, labels, batches, self.layers, size, device)
-
-    def _feature_entry(self) -> CacheEntry:
-        model, settings = self.model, self.model.settings
-        width = model.backbone.config["embed_dim"]
+    def __init__(self, model: AnomalyCLIP, dataset: AnomalyDataset, folder: Path, dtype: str):
+        settings, width = model.settings, model.backbone.config["embed_dim"]
         tokens = 1 + (settings.image_size // model.backbone.patch_size) ** 2
-        arrays = {"image_features": RowType(self.dtype, (width,))}
-        arrays |= {name: RowType(self.dtype, (tokens, width)) for name in self.layers}
+        self.model, self.entries = model, dataset.entries
+        self.threshold: Literal["auto"] | int = dataset.mask_threshold
+        self.root, self.size = folder, settings.image_size
+        self.layers = [f"patch_features_{layer}" for layer in settings.features_list]
         key = {
             "weights": model.provenance.fingerprint,
             "architecture": model.backbone.config,  # equal weights can belong to GELU and QuickGELU
-            "images": _digest(content_digests([entry.image_path for entry in self.dataset.entries])),
             "image_size": settings.image_size,
             "layers": list(settings.features_list),
             "dpam": settings.dpam,
             "dpam_layer": settings.dpam_layer,
             "precision": settings.precision,
-            "dtype": self.dtype,
+            "dtype": dtype,
         }
-        return CacheEntry(self.folder, "features", key, len(self.dataset), arrays)
+        arrays = {"image_features": ArrayType(dtype, (width,))}
+        arrays |= {name: ArrayType(dtype, (tokens, width)) for name in self.layers}
+        self.features = ArrayCache(folder, "features", key, arrays)
+        mask_key = {"image_size": self.size, "mask_threshold": self.threshold}
+        self.masks = ArrayCache(folder, "masks", mask_key, {"mask": ArrayType("uint8", (-(-(self.size**2) // 8),))})
 
-    def _mask_entry(self) -> CacheEntry:
-        size = self.model.settings.image_size
-        masks = [entry.mask_path if entry.anomaly else None for entry in self.dataset.entries]
-        key = {
-            "masks": _digest(content_digests(masks)),
-            "image_size": size,
-            "mask_threshold": self.dataset.mask_threshold,
-        }
-        return CacheEntry(
-            self.folder, "masks", key, len(self.dataset), {"masks": RowType("uint8", (-(-(size**2) // 8),))}
+    def prepare(self, batch_size: int, report: Callable[[str], object]) -> list[list[int]]:
+        """Write the masks that are missing, and find the images whose features are.
+
+        Returns:
+            their positions in batches to encode. These are batches of the whole dataset, equal images once, so that
+            the same images are always encoded together, whatever a killed run has left: it decides the last bits.
+
+        Raises:
+            CacheUnusable: there is no room, or the folder cannot be written to.
+        """
+        self.images = content_digests([entry.image_path for entry in self.entries])
+        missing = set(self.features.missing(self.images))
+        first = {digest: position for position, digest in reversed(list(enumerate(self.images)))}
+        positions = sorted(first.values())
+        total = readable_size(len(first) * self.features.file_size)
+        report(
+            f"feature cache: {counted(len(self.entries), 'image')} x {counted(len(self.layers), 'layer')} x "
+            f"{readable_size(self.features.arrays[self.layers[0]].size)}, {total} in all, "
+            f"{f'{len(missing)} to be written' if missing else 'found'} in {self.root}"
+        )
+        self.features.make_room(len(missing))
+        self._write_masks()
+        chunks = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
+        return [chunk for chunk in chunks if any(self.images[position] in missing for position in chunk)]
+
+    def write(self, positions: Sequence[int], batch: FeatureBatch) -> None:
+        """Keep what the encoder gave for the images at these positions.
+
+        Raises:
+            CacheUnusable: the disk is full.
+        """
+        columns = [tensor.cpu().numpy() for tensor in (batch.image_features, *batch.patch_features)]
+        for position, *row in zip(positions, *columns, strict=True):
+            self.features.write(self.images[position], dict(zip(("image_features", *self.layers), row, strict=True)))
+
+    def read(self, position: int) -> tuple[list[Tensor], Tensor, int]:
+        """Image and patch features, the mask (S, S), and the label of one image."""
+        features = self.features.read(self.images[position])
+        pixels, digest = self.size**2, self.mask_digests[position]
+        mask = np.zeros(pixels, np.uint8)
+        if digest != NO_MASK:
+            mask = np.unpackbits(self.masks.read(digest)["mask"], count=pixels)
+        return (
+            [torch.from_numpy(features[name]) for name in ("image_features", *self.layers)],
+            torch.from_numpy(mask).unflatten(0, (self.size, self.size)),
+            self.entries[position].anomaly,
         )
 
     def _write_masks(self) -> None:
-        entries, size, threshold = self.dataset.entries, self.model.settings.image_size, self.dataset.mask_threshold
-        block = 64  # bounds how many wait in memory
-        with self.masks.written() as writer, ThreadPoolExecutor() as pool:
-            for start in range(0, len(entries), block):
-                masks = pool.map(lambda entry: read_mask(entry, size, threshold), entries[start : start + block])
-                writer.append({"masks": np.stack([np.packbits(mask) for mask in masks])})
+        with_mask = [entry for entry in self.entries if entry.anomaly]
+        digests = iter(content_digests([entry.mask_path for entry in with_mask if entry.mask_path is not None]))
+        self.mask_digests = [next(digests) if entry.anomaly else NO_MASK for entry in self.entries]
+        owners = dict(zip(self.mask_digests, self.entries, strict=True))
+        missing = self.masks.missing([digest for digest in owners if digest != NO_MASK])
+        self.masks.make_room(len(missing))
 
-    def _encoded(self, batch_size: int, workers: int, ranks: Ranks) -> EncodedBatches:
-        """All images in the dataset's order; their masks are not read."""
-        dataset = self.dataset
-        images = AnomalyDataset(dataset.entries, dataset.preprocess, with_masks=False)
-        ordered = BatchSampler(SequentialSampler(range(len(images))), batch_size, drop_last=False)
-        return EncodedBatches(self.model, images, ordered, workers, ranks)
+        def write(digest: str) -> None:
+            mask = read_mask(owners[digest], self.size, self.threshold)
+            self.masks.write(digest, {"mask": np.packbits(mask)})
 
-    def _description(self, found: bool) -> str:
-        layers = len(self.layers)
-        image_and_layer = self.features.arrays[self.layers[0]].row_bytes
-        return (
-            f"feature cache: {len(self.dataset)} images x {layers} {'layer' if layers == 1 else 'layers'} x "
-            f"{readable_size(image_and_layer)}, {readable_size(self.features.size)} in all, "
-            f"{'found' if found else 'to be written'} in {self.folder}"
-        )
-
-
-def _digest(parts: Sequence[str | None]) -> str:
-    return hashlib.sha256("\n".join(part or "-" for part in parts).encode()).hexdigest()
+        with thread_pool(4) as pool:
+            for _ in in_order(pool, write, missing, 64):
+                pass

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from AnomalyCLIP_lib.backbone import CHECKPOINTS
-from AnomalyCLIP_lib.checkpoint import refuse_later_epochs
+from AnomalyCLIP_lib.checkpoint import describe_training, refuse_later_epochs
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import output_folder
 from AnomalyCLIP_lib.loading import load_for_training
@@ -19,8 +19,8 @@ from dataset import (
 )
 from pipeline.distributed import Ranks
 from pipeline.flags import CACHE_FOLDER, typed_settings
-from pipeline.training.features import CacheOptions, feature_batches
-from pipeline.training.learning import learn
+from pipeline.training.features import CacheOptions, feature_batches, shuffled_batches
+from pipeline.training.learning import TrainingOptions, learn
 from pipeline.training.progress import TrainingProgress
 from utils import open_log, set_seed, silent_log
 
@@ -66,9 +66,8 @@ def train(arguments: argparse.Namespace, ranks: Ranks) -> None:
         arguments.feature_cache_dtype,
         arguments.feature_cache_required,
     )
-    batches = feature_batches(
-        model, dataset, arguments.batch_size, arguments.seed, arguments.workers, cache, ranks, log.info
-    )
+    order = shuffled_batches(len(dataset), arguments.batch_size, arguments.seed)
+    batches = feature_batches(model, dataset, order, arguments.workers, cache, ranks, log.info)
     training = {
         "train_dataset": arguments.dataset,
         "train_dataset_hash": index.digest(),
@@ -79,8 +78,15 @@ def train(arguments: argparse.Namespace, ranks: Ranks) -> None:
         "mask_threshold": arguments.mask_threshold,
     }
     if ranks.is_main and batches is not None:
+        provenance = model.provenance
+        settings = describe_training(
+            model.settings, model.backbone, provenance.fingerprint, provenance.pretrained, training
+        )
+        options = TrainingOptions(
+            arguments.epoch, arguments.learning_rate, arguments.print_freq, arguments.save_freq, arguments.dataset
+        )
         progress = TrainingProgress(model, entries, arguments.mask_threshold, save_path, log.info)
-        learn(model, batches, len(dataset), arguments, training, save_path, log, progress)
+        learn(model, batches, options, settings, save_path, log, progress)
     elif batches is not None:  # this process encodes, the main one learns, and then looks for thresholds
         for _ in range(arguments.epoch + 1):
             for _ in batches:
