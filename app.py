@@ -8,7 +8,6 @@ import argparse
 import importlib.util
 import os
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -23,7 +22,6 @@ from utils import run, set_seed
 
 IMAGES = Path(__file__).resolve().parent / "docs" / "images"
 BATCH_SIZE = 8  # of calibration
-FIRST_PORT, PORTS_TRIED = 7860, 100
 LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
 SAMPLES = ("washer_damaged", "woven_damaged", "marble_damaged", "capsule_intact")
 
@@ -34,8 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError("The web page needs Gradio; install it by: pip install -e '.[app]'")
     check_threshold_flags(arguments)
     check_inputs(None, checkpoint=arguments.checkpoint_path)
-    port = free_port(arguments.host, arguments.port)
-    with tempfile.TemporaryDirectory(prefix="anomalyclip_page_") as uploads, serving(arguments, port, uploads) as url:
+    with tempfile.TemporaryDirectory(prefix="anomalyclip_page_") as uploads, serving(arguments, uploads) as url:
         print(f"the web page is at {url} (Ctrl-C ends it)", file=sys.stderr, flush=True)
         if arguments.host not in LOCAL_HOSTS:
             print("everyone who reaches this machine can use it: there is no password", file=sys.stderr, flush=True)
@@ -45,15 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def serving(arguments: argparse.Namespace, port: int, uploads: str) -> Iterator[str]:
+def serving(arguments: argparse.Namespace, uploads: str) -> Iterator[str]:
     """Serve the page while the block runs; gives its address.
 
     Args:
-        port: a free one, see `free_port`.
         uploads: folder that uploaded files are kept in.
 
     Raises:
-        InputError: the flags do not fit; nothing has been served then.
+        InputError: the flags do not fit, or no port can be used; nothing has been served then.
     """
     from AnomalyCLIP_lib.loading import backbone_at_hand
     from pipeline.distributed import ALONE
@@ -73,47 +69,17 @@ def serving(arguments: argparse.Namespace, port: int, uploads: str) -> Iterator[
 
     samples = [path for name in SAMPLES if (path := IMAGES / f"{name}.png").is_file()]
     page = build(Scorer(model), thresholds, reason, samples)
+    host, port = arguments.host, arguments.port
     launched: dict[str, Any] = launch_options(samples)
     try:
-        _, url, _ = page.launch(server_name=arguments.host, server_port=port, prevent_thread_lock=True, **launched)
+        _, url, _ = page.launch(server_name=host, server_port=port, prevent_thread_lock=True, **launched)
     except OSError as error:
-        raise InputError(f"--port {port} cannot be used: {error}; choose another one.") from error
+        asked = f"--port {port}" if port else "Every port"
+        raise InputError(f"{asked} at --host {host} is taken or forbidden; choose another port or host.") from error
     try:
         yield url
     finally:
         page.close(verbose=False)
-
-
-def free_port(host: str, wanted: int | None) -> int:
-    """A port to listen on: the wanted one, or the first free one from `FIRST_PORT` on.
-
-    Raises:
-        InputError: the wanted port is taken or forbidden, none is free, or the host is not this machine.
-    """
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise InputError(f"--host {host} is no address: {error.strerror}; the default is 127.0.0.1.") from error
-    if _bind_error(family, address[0], 0) is not None:
-        raise InputError(f"--host {host} is no address of this machine; 127.0.0.1 or 0.0.0.0 always are.")
-    ports = [wanted] if wanted is not None else range(FIRST_PORT, FIRST_PORT + PORTS_TRIED)
-    for port in ports:
-        error = _bind_error(family, address[0], port)
-        if error is None:
-            return port
-    if wanted is not None:
-        raise InputError(f"--port {wanted} cannot be used ({error.strerror}); choose another, or omit it.")
-    raise InputError(f"No port from {FIRST_PORT} to {FIRST_PORT + PORTS_TRIED - 1} is free; choose another by --port.")
-
-
-def _bind_error(family: int, address: str | int, port: int) -> OSError | None:
-    with socket.socket(family, socket.SOCK_STREAM) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind((address, port))
-        except OSError as error:
-            return error
-    return None
 
 
 def _wait_for_the_end() -> None:
@@ -137,7 +103,7 @@ def _port(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s: this machine)")
-    parser.add_argument("--port", type=_port, help=f"default: the first free one from {FIRST_PORT} on")
+    parser.add_argument("--port", type=_port, help="default: the first free one from 7860 on")
     add_scoring_flags(parser)
     return parser
 

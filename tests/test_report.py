@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.metrics import auc
+from sklearn.metrics import auc, average_precision_score, roc_auc_score
 
 import test
 from AnomalyCLIP_lib.decisions import Threshold, Thresholds, decide
@@ -20,14 +20,14 @@ from pipeline.evaluation.results import Evaluation
 from pipeline.reporting.observing import ScoredImage
 from pipeline.reporting.outcomes import error, outcome
 from pipeline.reporting.predictions import PredictionRow
-from pipeline.reporting.report.charts import image_precision_recall, image_roc, roc_chart
+from pipeline.reporting.report.charts import curve_chart, image_curves, score_histogram
 from pipeline.reporting.report.gallery import LARGEST_REPORT, Gallery, by_error, byte_budget
 from pipeline.reporting.report.page import Metrics, Report, render, write_report
 from pipeline.reporting.report.thumbnails import Thumbnails, make_thumbnails
 
 NASTY = '<script>alert("1")</script> & \'quoted\' "ä 傷.png'
 THRESHOLDS = Thresholds(Threshold(0.5, "--threshold"), Threshold(0.4, "a source with <b> & more"))
-VOID = {"meta", "link", "img", "input", "path"}  # paths of a chart close themselves
+VOID = {"meta", "link", "img", "input", "line", "polyline", "circle"}  # those of a chart close themselves
 
 
 class Page(HTMLParser):
@@ -249,20 +249,30 @@ def test_outcomes_and_errors(label, score, name, distance):
     assert error(label, decision) == pytest.approx(distance)
 
 
-def test_image_curves_hold_the_areas():
+def test_image_curves_are_sklearns():
     labels, scores = [0, 0, 1, 1, 0, 1], [0.1, 0.7, 0.7, 0.9, 0.3, 0.2]
-    roc = image_roc(labels, scores)
-    assert roc is not None and auc(*roc) == pytest.approx(np.mean([0.5, 1, 1, 1, 1, 1, 1, 0, 0]))
-    precision_recall = image_precision_recall(labels, scores)
-    assert precision_recall is not None and np.all(np.diff(precision_recall[0]) >= 0)
-    assert image_roc([1, 1], [0.1, 0.2]) is None
+    roc, (recall, precision) = image_curves(labels, scores)
+    assert auc(*roc) == pytest.approx(roc_auc_score(labels, scores))
+    assert np.sum(np.diff(recall) * precision[1:]) == pytest.approx(average_precision_score(labels, scores))
+    assert image_curves([1, 1], [0.1, 0.2]) is None
 
 
 def test_a_chart_is_small_whatever_its_number_of_points():
     grid = np.linspace(0, 1, 50_000)
-    chart = roc_chart((grid, grid**0.3), (grid, grid**0.1), (0.2, 0.5))
-    assert len(chart) < 7000 and chart.startswith("<svg") and "#0a0b" not in chart
-    assert "240.9" in chart or "241" in chart  # the end of the curves is kept
+    chart = curve_chart("ROC", "", "x", "y", (grid, grid**0.3), (grid, grid**0.1), (0.2, 0.5))
+    points = {kind: text.split() for kind, text in chart.lines}
+    assert all(len(part) <= 121 for part in points.values())
+    for kind in ("image-level", "pixel-level"):
+        assert (points[kind][0], points[kind][-1]) == ("44,164", "241,8")  # the ends of the curves are kept
+
+
+@pytest.mark.parametrize(
+    "counts, labels", [(1, ["0", "1"]), (28, ["0", "10", "20", "30"]), (1341, ["0", "500", "1000", "1500"])]
+)
+def test_ticks_of_histograms_are_round(counts, labels):
+    chart = score_histogram("", [0.01] * counts, [], 0.5, unlabelled=True)
+    assert [label for _, label in chart.y_ticks] == labels
+    assert chart.y_ticks[-1][0] >= 8 - 0.05
 
 
 # --- how large the report gets -----------------------------------------------------------------------------------

@@ -172,7 +172,7 @@ def launch_options(samples: Sequence[Path]) -> dict[str, Any]:
         "state_session_capacity": MOST_VISITORS,
         "allowed_paths": [str(path) for path in samples],
         "theme": themes.Default(font=FONTS, font_mono=FIXED_WIDTH_FONTS),
-        "css": markup.STYLE,
+        "css_paths": Path(__file__).with_name("page.css"),
     }
 
 

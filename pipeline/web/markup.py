@@ -13,7 +13,7 @@ from PIL import Image
 from AnomalyCLIP_lib.decisions import ANOMALOUS, NORMAL, Threshold, Thresholds
 from AnomalyCLIP_lib.detector import Detector
 from pipeline.reporting.pictures import COLOUR_MAP, outline, overlay
-from pipeline.web.scoring import DISPLAYED_SIDE, Refused, Scored
+from pipeline.web.scoring import Refused, Scored
 
 JPEG_QUALITY = 92
 MOST_REGIONS_LISTED = 8
@@ -145,51 +145,3 @@ def _data_uri(drawn: np.ndarray) -> str:
     buffer = io.BytesIO()
     Image.fromarray(drawn).save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-STYLE = f"""
-.gradio-container {{ max-width: 1240px !important; margin: 0 auto; }}
-:root {{ --bad: #a4161a; --good: #1b6b3a; --faint: #59616e; }}
-.dark {{ --bad: #ff8f8f; --good: #7fdca4; --faint: #aab2bf; }}
-.gradio-container {{ --body-text-color-subdued: var(--faint); --block-info-text-color: var(--faint); }}
-.html-container {{ padding: 0 !important; }}
-.intro h1 {{ margin-bottom: 0.2rem; }}
-.intro .model {{ padding: 0.5rem 0.75rem; border-left: 4px solid var(--color-accent);
-    background: var(--background-fill-secondary); overflow-wrap: anywhere; margin: 0.5rem 0 0; }}
-.limits, .source, .empty, .shown figcaption {{ color: var(--faint) !important; }}
-.limits, .shown figcaption {{ font-size: var(--text-sm); margin: 0; }}
-.part {{ margin: 0 0 0.2rem !important; font-size: 1rem; }}
-.empty {{ padding: 5rem 1rem; text-align: center; border: 2px dashed var(--border-color-primary);
-    border-radius: 8px; margin: 0; }}
-.pictures .grid-wrap {{ min-height: 0 !important; height: auto !important; max-height: none !important; }}
-.pictures .grid-container {{ padding-top: 0 !important; }}
-#choice .grid-container {{ grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); }}
-#outlined {{ align-self: center; }}
-.pictures .thumbnail-item {{ aspect-ratio: auto; height: auto; display: flex; flex-direction: column; }}
-.pictures .thumbnail-item img {{ aspect-ratio: 1; height: auto; }}
-.pictures .caption-label {{ position: static; width: 100%; max-width: none; border: 0; white-space: normal;
-    overflow-wrap: anywhere; text-align: center; font-size: var(--text-sm); padding: 0.2rem; opacity: 1 !important; }}
-.verdict h2 {{ margin: 0 0 0.4rem; font-size: 1.3rem; display: flex; gap: 0.6rem; flex-wrap: wrap;
-    align-items: center; }}
-.verdict p {{ margin: 0.2rem 0; font-variant-numeric: tabular-nums; }}
-.name {{ overflow-wrap: anywhere; }}
-.decision {{ border: 2px solid currentColor; border-radius: 1rem; padding: 0.05rem 0.7rem; font-weight: 700;
-    white-space: nowrap; }}
-.decision.anomalous {{ color: var(--bad); }}
-.decision.normal {{ color: var(--good); }}
-.shown {{ margin: 0; text-align: center; }}
-.shown img {{ display: block; margin: 0 auto; width: auto; height: auto; max-width: 100%; max-height: min(52vh,
-    {DISPLAYED_SIDE}px); border-radius: 4px; }}
-.shown figcaption {{ display: flex; gap: 0.6rem; align-items: center; justify-content: center; margin-top: 0.5rem; }}
-.scale {{ position: relative; height: 0.8rem; flex: 0 1 20rem; border-radius: 2px; }}
-.scale i {{ position: absolute; top: -0.2rem; bottom: -0.2rem; width: 4px; margin-left: -2px; background: #00ffff;
-    border: 1px solid #000; }}
-.overview {{ width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 0 !important;
-    border: 0 !important; }}
-.overview tr, .overview thead, .overview tbody {{ border: 0 !important; }}
-.overview caption {{ text-align: left; font-weight: 600; padding-bottom: 0.3rem; }}
-.overview th, .overview td {{ text-align: left; padding: 0.3rem 0.5rem !important; border-width: 0 0 1px !important;
-    border-color: var(--border-color-primary) !important; }}
-.problems {{ margin: 0 !important; padding: 0.6rem 0.8rem 0.6rem 1.8rem !important; border-left: 4px solid var(--bad);
-    background: var(--background-fill-secondary); overflow-wrap: anywhere; list-style: disc; }}
-"""

@@ -12,16 +12,19 @@ import jinja2
 from AnomalyCLIP_lib.decisions import ANOMALOUS, NORMAL, Thresholds
 from AnomalyCLIP_lib.files import atomic_write
 from generic_dataset_json.names import DatasetFacts
-from pipeline.evaluation.pixel_histogram import PixelCurve
 from pipeline.evaluation.results import Evaluation
 from pipeline.reporting.outcomes import DECISIONS, OUTCOMES
 from pipeline.reporting.predictions import PredictionRow
 from pipeline.reporting.report.charts import (
-    Curve,
-    image_precision_recall,
-    image_roc,
-    precision_recall_chart,
-    roc_chart,
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Chart,
+    curve_chart,
+    image_curves,
     score_histogram,
 )
 from pipeline.reporting.report.gallery import Card, Gallery, by_error
@@ -85,17 +88,11 @@ class Report:
 
 
 @dataclass(frozen=True)
-class _Chart:
-    svg: str
-    caption: str
-
-
-@dataclass(frozen=True)
 class _Charts:
     name: str
     anchor: str
     detail: str
-    charts: list[_Chart] = field(default_factory=list)
+    charts: list[Chart] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
 
@@ -147,6 +144,7 @@ def render(report: Report) -> str:
         paper_model=metrics.paper_model if metrics else "",
         comparable=bool(metrics and metrics.comparable),
         charts=_charts(report),
+        frame={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
         with_pixel_curves=bool(evaluation and any(evaluation.pixel_curves.values())),
         cards=[_card_fields(card, names) for card in cards],
         left_out=sum(not row.error for row in report.predictions) - len(cards) if report.gallery else 0,
@@ -212,19 +210,11 @@ def _charts(report: Report) -> list[_Charts]:
     threshold = report.thresholds.image.value
     if report.metrics is None:
         scores = [row.decision.anomaly_score for row in report.predictions if row.decision]
-        histogram = _Chart(score_histogram(scores, [], threshold, unlabelled=True), "scores of all images")
-        return [_Charts("", "", "", [histogram])]
+        return [_Charts("", "", "", [score_histogram("scores of all images", scores, [], threshold, unlabelled=True)])]
     evaluation = report.metrics.evaluation
     by_class = rows_by_class(report.predictions)
     return [
-        _class_charts(
-            name,
-            class_anchor(number),
-            by_class.get(name, []),
-            values,
-            evaluation.pixel_curves.get(name),
-            threshold,
-        )
+        _class_charts(name, class_anchor(number), by_class.get(name, []), values, evaluation, threshold)
         for number, (name, values) in enumerate(evaluation.classes.items())
     ]
 
@@ -234,35 +224,46 @@ def _class_charts(
     anchor: str,
     rows: Sequence[PredictionRow],
     values: Mapping[str, float | None],
-    pixel: PixelCurve | None,
+    evaluation: Evaluation,
     threshold: float,
 ) -> _Charts:
     found = [(row.label or 0, row.decision.anomaly_score) for row in rows if row.decision]
-    labels, scores = [label for label, _ in found], [score for _, score in found]
     normal = [score for label, score in found if not label]
     anomalous = [score for label, score in found if label]
     part = _Charts(name, anchor, f"{len(normal)} normal, {len(anomalous)} anomalous")
-    roc, precision_recall = image_roc(labels, scores), image_precision_recall(labels, scores)
+    image, pixel = image_curves(*zip(*found, strict=True)) if found else None, evaluation.pixel_curves.get(name)
     false_positives, hits = sum(score >= threshold for score in normal), sum(score >= threshold for score in anomalous)
-    chosen = (false_positives / len(normal), hits / len(anomalous)) if normal and anomalous else None
-    pixel_roc: Curve | None = None
-    pixel_precision_recall: Curve | None = None
-    if pixel is not None:
-        pixel_roc = pixel.false_positive_rate, pixel.true_positive_rate
-        pixel_precision_recall = pixel.true_positive_rate[1:], pixel.precision[1:]  # the first says nothing
-    if roc is not None or pixel is not None:
-        areas = _areas("AUROC", values, "image_auroc", "pixel_auroc")
-        part.charts.append(_Chart(roc_chart(roc, pixel_roc, chosen), f"ROC{areas}"))
-        at_threshold = None
-        if chosen is not None and hits + false_positives:
-            at_threshold = chosen[1], hits / (hits + false_positives)
-        svg = precision_recall_chart(precision_recall, pixel_precision_recall, at_threshold)
-        areas = _areas("AP", values, "image_ap", "pixel_ap")
-        part.charts.append(_Chart(svg, f"precision and recall{areas}"))
-    if roc is None:
+    if image is not None or pixel is not None:
+        roc, precision_recall = image or (None, None)
+        chosen = (false_positives / len(normal), hits / len(anomalous)) if normal and anomalous else None
+        called = hits + false_positives
+        part.charts.append(
+            curve_chart(
+                "ROC curve",
+                f"ROC{_areas('AUROC', values, 'image_auroc', 'pixel_auroc')}",
+                "false positive rate",
+                "true positive rate",
+                roc,
+                pixel and (pixel.false_positive_rate, pixel.true_positive_rate),
+                chosen,
+            )
+        )
+        part.charts.append(
+            curve_chart(
+                "precision-recall curve",
+                f"precision and recall{_areas('AP', values, 'image_ap', 'pixel_ap')}",
+                "recall",
+                "precision",
+                precision_recall,
+                pixel and (pixel.true_positive_rate[1:], pixel.precision[1:]),  # the first says nothing
+                (chosen[1], hits / called) if chosen is not None and called else None,
+                steps=True,
+            )
+        )
+    if image is None:
         only = ANOMALOUS if anomalous else NORMAL
         part.remarks.append(f"All images are {only}, so there are no curves at image level.")
-    part.charts.append(_Chart(score_histogram(normal, anomalous, threshold, unlabelled=False), "image scores"))
+    part.charts.append(score_histogram("image scores", normal, anomalous, threshold, unlabelled=False))
     return part
 
 
