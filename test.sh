@@ -20,7 +20,7 @@ if [ -z "${DATA_ROOT:-}" ]; then
     exec python test.py --backbone demo --data_path data/demo/unseen --dataset demo --save_path "$save_path/demo" ${extra[@]+"${extra[@]}"}
 fi
 
-found="$(python -m generic_dataset_json.locate --root "$DATA_ROOT" "$@")"
+found="$(python -m generic_dataset_json --folders --root "$DATA_ROOT" "$@")"
 while IFS=$'\t' read -r name folder; do
     echo "== $name: $folder"
     python test.py --data_path "$folder" --dataset "$name" --save_path "$save_path/$name" ${extra[@]+"${extra[@]}"} </dev/null

@@ -21,7 +21,7 @@ if [ -z "${DATA_ROOT:-}" ]; then
 fi
 
 [ $# -gt 0 ] || set -- visa mvtec
-found="$(python -m generic_dataset_json.locate --root "$DATA_ROOT" "$@")"
+found="$(python -m generic_dataset_json --folders --root "$DATA_ROOT" "$@")"
 while IFS=$'\t' read -r name folder; do
     echo "== training on $name: $folder"
     python train.py --train_data_path "$folder" --dataset "$name" --save_path "checkpoints/trained_on_$name" ${extra[@]+"${extra[@]}"} </dev/null

@@ -8,9 +8,7 @@ import pytest
 from trees import mvtec_tree, write_tree
 
 from AnomalyCLIP_lib.errors import InputError
-from generic_dataset_json import locate
-from generic_dataset_json.__main__ import main
-from generic_dataset_json.builder.finding import builder_of
+from generic_dataset_json.__main__ import builder_of, main
 from generic_dataset_json.names import DATASETS, find_dataset
 
 
@@ -78,13 +76,13 @@ def test_locate_builds_what_lacks_its_list(tmp_path: Path, capsys: pytest.Captur
     mvtec_tree(tmp_path / "mvtec")
     write_tree(tmp_path / "tn3k", "test-image/0.jpg", "test-mask/0.jpg", contents={"meta.json": b"as it is"})
     write_tree(tmp_path / "kvasir", "images/0.jpg")
-    assert locate.main(["--root", str(tmp_path)]) == 0
+    assert main(["--folders", "--root", str(tmp_path)]) == 0
     printed = capsys.readouterr()
     assert printed.out.splitlines() == [f"mvtec\t{tmp_path / 'mvtec'}", f"tn3k\t{tmp_path / 'tn3k'}"]
     assert "images/0.jpg: anomalous, and no mask" in printed.err
     assert (tmp_path / "mvtec" / "meta.json").is_file()
     assert (tmp_path / "tn3k" / "meta.json").read_bytes() == b"as it is"
-    assert locate.main(["--root", str(tmp_path), "TN3K", "MVTec AD"]) == 0
+    assert main(["--folders", "--root", str(tmp_path), "TN3K", "MVTec AD"]) == 0
     assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == ["tn3k", "mvtec"]
 
 
@@ -100,7 +98,7 @@ def test_locate_builds_what_lacks_its_list(tmp_path: Path, capsys: pytest.Captur
 def test_locate_what_is_not_there(name: str, complaint: str, tmp_path: Path) -> None:
     write_tree(tmp_path / "kvasir", "images/0.jpg")
     with pytest.raises(InputError, match=complaint):
-        locate.main(["--root", str(tmp_path), name])
+        main(["--folders", "--root", str(tmp_path), name])
 
 
 @pytest.mark.parametrize(
