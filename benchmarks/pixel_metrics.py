@@ -9,10 +9,12 @@ import torch.nn.functional as F
 import metrics
 from AnomalyCLIP_lib.scoring import smooth
 from benchmarks import naive
+from benchmarks.error_bounds import error_bounds
 from benchmarks.processes import in_a_process, peak_memory
 from benchmarks.table import Row
 from benchmarks.timing import Spent, measured, pair
-from pipeline.evaluation.pixel_histogram import PixelHistogram
+from metrics import metrics_of
+from pipeline.evaluation.pixel_histogram import BITS, PixelHistogram, count_pixels
 
 GRID = 37  # patches a side at 518 pixels
 SIGMA = 4.0
@@ -57,22 +59,23 @@ def aupro(images: int, side: int, repetitions: int) -> list[Row]:
     return [rows[0], replace(rows[1], difference="")]  # the exact integral is another number
 
 
-def streaming_accuracy(images: int, side: int, cells: int) -> Row:
-    """All maps at once against counting them into cells, for AUROC, AUPRO and exact AUPRO."""
+def streaming_accuracy(images: int, side: int, bits: int = BITS) -> Row:
+    """All maps at once against counting them into cells, for AUROC, AUPRO and AP."""
     masks, maps = (np.stack(parts) for parts in zip(*(draw(index, side) for index in range(images)), strict=True))
-    functions = (metrics.pixel_auroc, metrics.pixel_aupro, metrics.pixel_aupro_exact)
+    functions = (metrics.pixel_auroc, metrics.pixel_aupro, metrics.pixel_ap)
     expected, at_once = measured(lambda: [function(masks, maps) for function in functions])
 
-    def counted() -> list[float | None]:
-        histogram = PixelHistogram(cells)
+    def counted() -> list[float]:
+        histogram = PixelHistogram(bits=bits)
         for mask, anomaly_map in zip(masks, maps, strict=True):
-            histogram.add(mask, anomaly_map)
-        return [histogram.auroc(), histogram.aupro(), histogram.aupro_exact()]
+            histogram.add(count_pixels(mask, anomaly_map, bits=bits))
+        found = metrics_of("pixel", histogram.counts())
+        return [float(found[name]) for name in ("pixel_auroc", "pixel_aupro", "pixel_ap")]
 
     result, streaming = measured(counted)
-    differences = [abs(a - b) for a, b in zip(expected, result, strict=True) if a is not None and b is not None]
+    differences = [abs(a - b) for a, b in zip(expected, result, strict=True) if a is not None]
     return Row(
-        f"streaming metrics, {images} maps, {cells} cells: AUROC, AUPRO, exact AUPRO",
+        f"streaming metrics, {images} maps, 2^{bits} cells an octave: AUROC, AUPRO, AP",
         f"{at_once}, all at once",
         str(streaming),
         "",
@@ -104,7 +107,7 @@ class Counted:
     Attributes:
         spent: without drawing the maps.
         grown, peak: resident memory, MB: by how much it has grown since the first map was drawn, and in all.
-        errors: the bounds of `PixelHistogram.errors`.
+        errors: from `error_bounds`.
     """
 
     spent: Spent
@@ -121,8 +124,7 @@ def _count(images: int, side: int, threads: int) -> Counted:
     total = Spent(0, 0)
     for index in range(images):
         mask, anomaly_map = draw(index, side)
-        _, spent = measured(lambda mask=mask, anomaly_map=anomaly_map: histogram.add(mask, anomaly_map))
+        _, spent = measured(lambda mask=mask, anomaly_map=anomaly_map: histogram.add(count_pixels(mask, anomaly_map)))
         total += spent
-    errors, spent = measured(histogram.errors)  # counts what is still waiting
     peak = peak_memory()
-    return Counted(total + spent, peak - before, peak, errors)
+    return Counted(total, peak - before, peak, error_bounds(histogram))

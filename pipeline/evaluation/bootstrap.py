@@ -18,10 +18,12 @@ is always drawn as it is: intervals of very few images are too narrow.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from metrics import Counts, aupro_thresholds, counts_above, metrics_of
+from pipeline.evaluation.pixel_histogram import CountedPixels, value_cells
 
 RESAMPLES = 500
 LEVEL = 95  # per cent of the resamples that an interval holds
@@ -69,50 +71,56 @@ class ImageCounts:
 
 
 class Cells:
-    """Cells for the values of maps in [0, layers].
+    """Few cells for the values of maps in [0, layers], each a run of the cells that `pixel_histogram` counts in.
 
     Args:
         layers: how many layers were summed.
+
+    Attributes:
+        of: (C,) the number here of each cell there.
+        lows: where the cells begin.
     """
 
     def __init__(self, layers: int = 1):
         steps = np.linspace(-STEEPNESS, STEEPNESS, max(CELLS // layers, 2) - 1)
         unit = np.concatenate([[0], 1 / (1 + np.exp(-steps))])
-        self.lows = np.unique(np.concatenate([number + unit for number in range(layers)]).astype(np.float32))
-        self.layers = layers
+        wanted = np.unique(np.concatenate([number + unit for number in range(layers)]))
+        edges = value_cells(layers).edges[:-1]
+        numbers = np.searchsorted(wanted, edges, side="right")
+        starts = np.flatnonzero(np.diff(numbers, prepend=-1))
+        self.lows = edges[starts]
+        self.of = (np.searchsorted(self.lows, edges, side="right") - 1).astype(np.uint16)
 
     def __len__(self) -> int:
         return len(self.lows)
 
-    def count(
-        self, anomaly_map: np.ndarray, truth: np.ndarray, regions: tuple[np.ndarray, np.ndarray], reached: np.ndarray
-    ) -> PixelCounts:
-        """The counts of one image.
+    def count(self, counted: CountedPixels, true_positives: int, called: int) -> PixelCounts:
+        """What is kept of one image.
 
         Args:
-            anomaly_map: (H, W) float32.
-            truth: (H, W) bool, anomalous pixels.
-            regions: `metrics.find_regions` of them.
-            reached: (H, W) bool, pixels that reach the pixel threshold.
+            counted: its pixels, from `PixelHistogram.count`.
+            true_positives, called: see `PixelCounts`.
         """
-        cells = np.searchsorted(self.lows[1:], anomaly_map.ravel(), side="right")
-        together = np.bincount(cells, minlength=len(self)).astype(np.int32)
-        called = int(np.count_nonzero(reached))
-        numbers, sizes = regions
-        if not len(sizes):
-            return PixelCounts(together, None, None, 0, 0, called)
-        inside = cells[truth.ravel()]
-        anomalous = np.bincount(inside, minlength=len(self)).astype(np.int32)
-        overlaps = np.bincount(inside, (1 / sizes)[numbers], minlength=len(self)).astype(np.float32)
-        found = int(np.count_nonzero(reached & truth))
-        return PixelCounts(together - anomalous, anomalous, overlaps, len(sizes), found, called)
+        normals = np.bincount(self.of[counted.normal], minlength=len(self)).astype(np.int32)
+        if not counted.regions:
+            return PixelCounts(normals, None, None, 0, true_positives, called)
+        cells = self.of[counted.anomalous]
+        anomalous = np.bincount(cells, minlength=len(self)).astype(np.int32)
+        overlaps = np.bincount(cells, counted.weights, minlength=len(self)).astype(np.float32)
+        return PixelCounts(normals, anomalous, overlaps, counted.regions, true_positives, called)
 
     def edges(self, value_range: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
         """The smallest and the largest value of each cell, for maps with values in this range."""
         low, high = value_range
-        lows = self.lows.astype(float).clip(low, None)
+        lows = self.lows.clip(low, None)
         lows[0] = low
         return lows, np.append(lows[1:], high).clip(None, high)
+
+
+@lru_cache(maxsize=4)
+def few_cells(layers: int) -> Cells:
+    """Made once; the classes of a run share them."""
+    return Cells(layers)
 
 
 def resampled_metrics(

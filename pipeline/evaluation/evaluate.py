@@ -19,7 +19,7 @@ from pipeline.distributed import ALONE, Ranks
 from pipeline.evaluation.bootstrap import interval, mean_moves
 from pipeline.evaluation.pixel_histogram import PixelCurve
 from pipeline.evaluation.results import Evaluation
-from pipeline.evaluation.streaming_metrics import ClassMetrics, Metrics
+from pipeline.evaluation.streaming_metrics import ClassMetrics, ImagePixels, Metrics, count_image
 from pipeline.reporting.observing import Observer, ScoredImage
 from pipeline.reporting.predictions import PredictionRow
 from pipeline.scoring import Task, score_images
@@ -93,26 +93,15 @@ def evaluate(
             for position, outcome in own:
                 if isinstance(outcome, InputError):
                     raise outcome
-                own_rows.append((position, outcome.row))
-                results.of(position).add_image(
-                    position, entries[position].anomaly, outcome.score, outcome.mask, outcome.anomaly_map
-                )
+                row, score, pixels = outcome
+                own_rows.append((position, row))
+                results.of(position).add(position, entries[position].anomaly, score, pixels)
             together = sorted(chain.from_iterable(ranks.gather(own_rows)), key=lambda numbered: numbered[0])
             rows += [row for _, row in together]
             before, done = done, min(done + options.batch_size * ranks.size, len(entries))
             results.close_before(done)
             bar.update(done - before)
     return ranks.broadcast(results.evaluation(rows))
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What is counted of an image: the mask and the map are None where its pixels are not."""
-
-    row: PredictionRow
-    score: float
-    mask: np.ndarray | None
-    anomaly_map: np.ndarray | None
 
 
 class _Scoring:
@@ -135,7 +124,9 @@ class _Scoring:
         self.maps = pixels or any(observer.needs_maps for observer in observers)
         self.dataset = AnomalyDataset(entries, detector.preprocess, options.mask_threshold, with_masks=pixels)
 
-    def conclude(self, position: int, sample: Sample, prediction: Prediction) -> _Outcome:
+    def conclude(
+        self, position: int, sample: Sample, prediction: Prediction
+    ) -> tuple[PredictionRow, float, ImagePixels | None]:
         entry, name = self.entries[position], self.names[position]
         width, height = sample.size.tolist()
         values = prediction.values((width, height)) if self.maps else None
@@ -154,13 +145,12 @@ class _Scoring:
                     values,
                 )
             )
-        counted = sample.has_mask and name in self.with_masks
-        return _Outcome(
-            PredictionRow(entry.relative_path, entry.class_name, entry.anomaly, decision),
-            decision.anomaly_score,
-            sample.mask.numpy() if counted else None,
-            prediction.anomaly_map.numpy() if counted else None,
-        )
+        row = PredictionRow(entry.relative_path, entry.class_name, entry.anomaly, decision)
+        if not (sample.has_mask and name in self.with_masks):
+            return row, decision.anomaly_score, None
+        threshold = self.thresholds.pixel.value
+        counted = count_image(sample.mask.numpy(), prediction.anomaly_map.numpy(), prediction.layers, threshold)
+        return row, decision.anomaly_score, counted
 
 
 class _ResultsByClass:
@@ -181,9 +171,7 @@ class _ResultsByClass:
     ):
         self.names, self.observers, self.ranks, self.seed = names, observers, ranks, options.seed
         self.ends = {name: position for position, name in enumerate(names, start=1)}
-        self.open = defaultdict[str, ClassMetrics](
-            lambda: ClassMetrics(options.level, thresholds.image.value, thresholds.pixel.value, layers)
-        )
+        self.open = defaultdict[str, ClassMetrics](lambda: ClassMetrics(options.level, thresholds.image.value, layers))
         self.done: dict[str, Metrics] = {}
         self.moves: dict[str, dict[str, np.ndarray]] = {}
         self.counts: dict[str, dict[str, int]] = {}

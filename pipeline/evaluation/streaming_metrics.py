@@ -1,7 +1,7 @@
 """The metrics of one class, image by image, without keeping masks or maps.
 
     results = ClassMetrics()
-    results.add_image(position=0, label=1, score=0.93, mask=mask, anomaly_map=anomaly_map)
+    results.add(position=0, label=1, score=0.93, pixels=count_image(mask, anomaly_map))
     results.metrics()                           # percent
 
 Several processes: each fills its own (they pickle: torch.distributed.gather_object takes them as they are), then
@@ -11,11 +11,13 @@ Peak memory is that of `pixel_histogram.PixelHistogram`, whatever the number of 
 an image for intervals: 1.3 kB of a normal one with pixels, 3.4 kB of an anomalous one.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
-from metrics import ALL_METRICS, Counts, find_regions, fraction_or_none, metrics_of
-from pipeline.evaluation.bootstrap import Cells, ImageCounts, resampled_metrics
-from pipeline.evaluation.pixel_histogram import PixelCurve, PixelHistogram
+from metrics import ALL_METRICS, Counts, fraction_or_none, metrics_of
+from pipeline.evaluation.bootstrap import ImageCounts, PixelCounts, few_cells, resampled_metrics
+from pipeline.evaluation.pixel_histogram import CountedPixels, PixelCurve, PixelHistogram, count_pixels
 
 COUNTS = (
     "normal",
@@ -34,13 +36,39 @@ COUNTS = (
 Metrics = dict[str, float | None]
 
 
+class ImagePixels(NamedTuple):
+    """The pixels of one image: in the histogram's cells, and what is kept of them for the intervals."""
+
+    counted: CountedPixels
+    kept: PixelCounts
+
+
+def count_image(
+    mask: np.ndarray, anomaly_map: np.ndarray, layers: int = 1, pixel_threshold: float = 0.5
+) -> ImagePixels:
+    """Count the pixels of one image.
+
+    Args:
+        mask: (H, W), non-zero where anomalous; zeros for a normal image.
+        anomaly_map: (H, W) float32 in [0, layers], larger is more anomalous.
+        layers: how many layers were summed in the map.
+        pixel_threshold: the map value over the number of layers, as float32, from which a pixel is called anomalous.
+
+    Raises:
+        ValueError: the shapes differ, or a value is not finite.
+    """
+    counted = count_pixels(mask, anomaly_map, layers)
+    reached = np.asarray(anomaly_map, np.float32) / np.float32(layers) >= np.float32(pixel_threshold)
+    found = int(np.count_nonzero(reached & (mask != 0))) if counted.regions else 0
+    return ImagePixels(counted, few_cells(layers).count(counted, found, int(np.count_nonzero(reached))))
+
+
 class ClassMetrics:
     """What the images of a class add up to.
 
     Args:
         level: "image-level", "pixel-level" or "image-pixel-level": the metrics asked for; the others are None.
         image_threshold: the score from which an image is called anomalous.
-        pixel_threshold: the map value over the number of layers, as float32, from which a pixel is.
         layers: how many layers were summed in the maps.
     """
 
@@ -48,42 +76,24 @@ class ClassMetrics:
         self,
         level: str = "image-pixel-level",
         image_threshold: float = 0.5,
-        pixel_threshold: float = 0.5,
         layers: int = 1,
     ):
-        self.level, self.image_threshold, self.pixel_threshold = level, image_threshold, pixel_threshold
-        self.cells = Cells(layers)
+        self.level, self.image_threshold, self.layers = level, image_threshold, layers
         self.images: list[ImageCounts] = []
-        self.pixels = PixelHistogram()
+        self.pixels = PixelHistogram(layers)
 
-    def add_image(
-        self,
-        position: int,
-        label: int,
-        score: float,
-        mask: np.ndarray | None = None,
-        anomaly_map: np.ndarray | None = None,
-    ) -> None:
+    def add(self, position: int, label: int, score: float, pixels: ImagePixels | None = None) -> None:
         """Take in one image.
 
         Args:
             position: its number in the run; no two have the same.
             label: 1 anomalous, 0 normal.
             score: larger is more anomalous.
-            mask: (H, W), non-zero where anomalous; zeros for a normal image. None: pixels are not counted.
-            anomaly_map: (H, W) float32, larger is more anomalous; None as for the mask.
-
-        Raises:
-            ValueError: the shapes differ, or a value is not finite.
+            pixels: from `count_image`; None: they do not count.
         """
-        counts = None
-        if mask is not None and anomaly_map is not None:
-            truth, values = mask != 0, np.asarray(anomaly_map, dtype=np.float32)
-            regions = find_regions(truth)
-            self.pixels.add(truth, values, regions)
-            reached = values / np.float32(self.cells.layers) >= np.float32(self.pixel_threshold)
-            counts = self.cells.count(values, truth, regions, reached)
-        self.images.append(ImageCounts(position, label, score, counts))
+        if pixels is not None:
+            self.pixels.add(pixels.counted)
+        self.images.append(ImageCounts(position, label, score, None if pixels is None else pixels.kept))
 
     def merge(self, other: "ClassMetrics") -> None:
         """Take in all that another one has taken in; `other` is to be thrown away."""
@@ -101,14 +111,17 @@ class ClassMetrics:
 
     def moves(self, *seed: int) -> dict[str, np.ndarray]:
         """Per metric how far each resample of the images moves it, percent; see `bootstrap.resampled_metrics`."""
-        moves = resampled_metrics(self.images, seed, self.cells, self.pixels.value_range(), self.image_threshold)
+        moves = resampled_metrics(
+            self.images, seed, few_cells(self.layers), self.pixels.value_range(), self.image_threshold
+        )
         return {name: 100 * values for name, values in moves.items()}
 
     def counts(self) -> dict[str, int]:
         """Per name of `COUNTS` the number."""
         labels = np.array([image.label for image in self.images], dtype=bool)
         called = np.array([image.score >= self.image_threshold for image in self.images], dtype=bool)
-        normal_pixels, anomalous_pixels = self.pixels.pixels()
+        rows = self.pixels.rows()
+        normal_pixels, anomalous_pixels = int(rows.normals.sum()), int(rows.anomalous.sum())
         return {
             "normal": int(np.sum(~labels)),
             "anomalous": int(np.sum(labels)),

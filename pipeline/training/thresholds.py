@@ -3,14 +3,13 @@
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from AnomalyCLIP_lib.decisions import DEFAULT_THRESHOLD
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from metrics import f1_max
-from pipeline.evaluation.pixel_histogram import PixelHistogram
+from pipeline.evaluation.pixel_histogram import PixelHistogram, count_pixels
 from pipeline.training.features import FeatureBatch
 
 NO_ANOMALOUS_PIXELS = "no mask has an anomalous pixel at the model's size"
@@ -32,16 +31,15 @@ def find_thresholds(model: AnomalyCLIP, batches: Iterable[FeatureBatch], dataset
     """
     labels: list[int] = []
     scores: list[float] = []
-    pixels = PixelHistogram()
+    pixels = PixelHistogram(model.layers)
     with torch.no_grad():
         text_features = model.text_features()
         for batch in tqdm(batches, desc="thresholds", unit="batch", leave=False, disable=None):
             labels += batch.labels.tolist()
             prediction = model.score_features(batch.image_features, batch.patch_features, text_features)
             scores += prediction.anomaly_score.tolist()
-            maps = prediction.anomaly_map.numpy() / np.float32(prediction.layers)
-            for mask, anomaly_map in zip(batch.masks.cpu().numpy(), maps, strict=True):
-                pixels.add(mask, anomaly_map)
+            for mask, anomaly_map in zip(batch.masks.cpu().numpy(), prediction.anomaly_map.numpy(), strict=True):
+                pixels.add(count_pixels(mask, anomaly_map, model.layers))
     best_image, best_pixel = f1_max(labels, scores), pixels.f1_max()
     assert best_image is not None  # training needs both labels
     source = f"best F1 on the training set {dataset}"
@@ -49,7 +47,7 @@ def find_thresholds(model: AnomalyCLIP, batches: Iterable[FeatureBatch], dataset
         source += f"; pixel {DEFAULT_THRESHOLD}, since {NO_ANOMALOUS_PIXELS}"
     return {
         "image": _in_range(best_image.threshold),
-        "pixel": _in_range(best_pixel.threshold) if best_pixel else DEFAULT_THRESHOLD,
+        "pixel": _in_range(best_pixel.threshold / model.layers) if best_pixel else DEFAULT_THRESHOLD,
         "source": source,
     }
 
