@@ -447,13 +447,13 @@ class Metric:
         name: its key in metrics.json and its column in metrics.csv.
         level: whether images or pixels are counted.
         heading: its name in tables that say by themselves which of the two is meant.
-        of: the definition, from counts (...) to fractions (...), NaN where undefined.
+        compute: the definition, from counts (...) to fractions (...), NaN where undefined.
     """
 
     name: str
     level: Literal["image", "pixel"]
     heading: str
-    of: Callable[[Counts], np.ndarray]
+    compute: Callable[[Counts], np.ndarray]
 
 
 REGISTRY = (
@@ -481,4 +481,4 @@ PAPER_METRICS = ALL_METRICS[:4]
 
 def metrics_of(level: Literal["image", "pixel"], counts: Counts) -> dict[str, np.ndarray]:
     """All metrics of images or of pixels."""
-    return {metric.name: metric.of(counts) for metric in REGISTRY if metric.level == level}
+    return {metric.name: metric.compute(counts) for metric in REGISTRY if metric.level == level}

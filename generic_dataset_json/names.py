@@ -42,7 +42,7 @@ def find_dataset(label: str) -> list[DatasetFacts]:
     return [facts for facts in DATASETS if simple_name(label) in facts.accepted_names()]
 
 
-def plain_name(label: str | None) -> str | None:
+def canonical_name(label: str | None) -> str | None:
     """The `--dataset` name of a label that may be the paper's or the authors' name for it, in any spelling."""
     datasets = find_dataset(label) if label else []
     return datasets[0].name if len(datasets) == 1 else label

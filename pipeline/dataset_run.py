@@ -9,7 +9,7 @@ from AnomalyCLIP_lib.detector import Detector
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import output_folder
 from dataset import DatasetIndex, check_images, check_masks, mask_thresholds, read_index, summary, thresholds_text
-from generic_dataset_json.names import find_dataset, plain_name
+from generic_dataset_json.names import canonical_name, find_dataset
 from metrics import PAPER_METRICS
 from pipeline.distributed import Ranks
 from pipeline.evaluation.evaluate import EvaluationOptions, evaluate
@@ -114,7 +114,7 @@ def _trained_on_this(detector: Detector, label: str | None, index: DatasetIndex)
     checkpoint = detector.provenance.checkpoint
     if checkpoint is None:
         return False
-    same_label = label is not None and plain_name(label) == plain_name(checkpoint.trained_on)
+    same_label = label is not None and canonical_name(label) == canonical_name(checkpoint.trained_on)
     return same_label or checkpoint.settings.get("train_dataset_hash") == index.digest()
 
 

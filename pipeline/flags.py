@@ -164,7 +164,7 @@ def load_model(
         InputError: see `load`.
     """
     from AnomalyCLIP_lib.loading import load
-    from generic_dataset_json.names import plain_name
+    from generic_dataset_json.names import canonical_name
 
     return load(
         backbone,
@@ -172,7 +172,7 @@ def load_model(
         arguments.checkpoint_path,
         device=device,
         cache_dir=arguments.cache_dir,
-        tested_dataset=plain_name(label),
+        tested_dataset=canonical_name(label),
         compile=arguments.compile,
         **typed_settings(arguments),
     )

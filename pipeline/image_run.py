@@ -34,7 +34,7 @@ def run_on_images(arguments: argparse.Namespace, ranks: Ranks, command: str = ""
         InputError: the flags or the checkpoint do not fit, there is nothing to score, or the only image is bad.
     """
 
-    def tell(*lines: str) -> None:
+    def notify(*lines: str) -> None:
         if ranks.is_main and lines:
             print(*lines, sep="\n", file=sys.stderr)
 
@@ -42,15 +42,15 @@ def run_on_images(arguments: argparse.Namespace, ranks: Ranks, command: str = ""
     if arguments.go_on:
         left = len(earlier.left(files))
         nothing = "; nothing is left to do" if not left else ""
-        tell(f"--continue: {len(files) - left} of {len(files)} images were done before{nothing}")
+        notify(f"--continue: {len(files) - left} of {len(files)} images were done before{nothing}")
     backbone, reason = backbone_at_hand(
         arguments.backbone, arguments.pretrained, arguments.checkpoint_path, arguments.cache_dir
     )
     model = load_model(arguments, backbone, ranks.device, arguments.dataset)
-    tell(f"model: {model.describe()} ({reason})", *model.provenance.notices)
+    notify(f"model: {model.describe()} ({reason})", *model.provenance.notices)
     save_path = output_folder(arguments.save_path, "--save_path")
     thresholds, notices = find_thresholds(model, arguments, arguments.batch_size, ranks)
-    tell(*notices, thresholds.describe())
+    notify(*notices, thresholds.describe())
     options = ImageOptions(
         thresholds, arguments.batch_size, arguments.workers, arguments.visualize or "overlay", arguments.save_maps
     )
@@ -75,7 +75,7 @@ def run_on_images(arguments: argparse.Namespace, ranks: Ranks, command: str = ""
         )
         write_report(report, save_path)
     written = [*([REPORT] if gallery is not None else []), *(["heat maps"] if options.visualize != NO_PICTURES else [])]
-    tell(f"{', '.join([PREDICTIONS, *written])}: in {save_path}")
+    notify(f"{', '.join([PREDICTIONS, *written])}: in {save_path}")
     return exit_code
 
 

@@ -9,7 +9,7 @@ from test_streaming_metrics import softmax_maps
 
 import metrics
 from metrics import ALL_METRICS
-from pipeline.evaluation.bootstrap import CELLS, RESAMPLES, draw_weights, few_cells, interval, mean_moves
+from pipeline.evaluation.bootstrap import CELLS, RESAMPLES, draw_weights, few_cells, interval, mean_deviations
 from pipeline.evaluation.pixel_histogram import count_pixels
 from pipeline.evaluation.streaming_metrics import ClassMetrics, count_image
 
@@ -81,8 +81,8 @@ def numbered(mask):
 def test_equals_the_metrics_of_every_resample(layers):
     labels, scores, masks, maps = sample(layers=layers)
     masks, count = np.stack(masks), 20
-    moves = collected(labels, scores, masks, maps, layers=layers).moves(*SEED)
-    assert set(moves) == set(ALL_METRICS) and all(len(row) == RESAMPLES for row in moves.values())
+    deviations = collected(labels, scores, masks, maps, layers=layers).deviations(*SEED)
+    assert set(deviations) == set(ALL_METRICS) and all(len(row) == RESAMPLES for row in deviations.values())
     weights = draw_weights(labels, RESAMPLES, np.random.default_rng(list(SEED)))[:count].astype(int)
     thresholds = metrics.aupro_thresholds(float(maps.min()), float(maps.max()))
     whole = exact_metrics(labels, scores, masks, maps, layers, thresholds)
@@ -93,24 +93,24 @@ def test_equals_the_metrics_of_every_resample(layers):
         for name in ALL_METRICS:
             exact[name].append(100 * (found[name] - whole[name]))
     for name in ALL_METRICS:
-        error = moves[name][:count] - exact[name]
+        error = deviations[name][:count] - exact[name]
         assert np.abs(error).max() < (1e-9 if name in COUNTED_EXACTLY else 1.0), name
         assert np.std(error) < 0.1 * np.std(exact[name]), name  # cells round a little
 
 
 def test_of_every_kind_as_many_are_drawn_as_there_are():
-    kinds = np.array([0, 1, 1, 2, 0, 0, 1, 0])
-    weights = draw_weights(kinds, 2000, np.random.default_rng(0))
+    strata = np.array([0, 1, 1, 2, 0, 0, 1, 0])
+    weights = draw_weights(strata, 2000, np.random.default_rng(0))
     for kind in range(3):
-        assert (weights[:, kinds == kind].sum(axis=1) == (kinds == kind).sum()).all()
+        assert (weights[:, strata == kind].sum(axis=1) == (strata == kind).sum()).all()
     assert (weights[:, 3] == 1).all()  # alone of its kind
     assert weights.mean(axis=0) == pytest.approx(np.ones(8), abs=0.1)
     assert weights[:, 0].var() == pytest.approx(4 * 0.25 * 0.75, abs=0.1)  # binomial
 
 
 def intervals(current, seed=SEED):
-    moves = current.moves(*seed)
-    return {name: interval(value, moves.get(name)) for name, value in current.metrics().items()}
+    deviations = current.deviations(*seed)
+    return {name: interval(value, deviations.get(name)) for name, value in current.metrics().items()}
 
 
 def test_intervals_hold_the_value_and_shrink_with_more_images():
@@ -188,16 +188,16 @@ def test_masks_that_a_resample_may_miss():
     """One of two masks is empty at this size: a quarter of the resamples has no anomalous pixel, the others count."""
     labels, scores, masks, maps = sample(4)
     masks[1] = np.zeros_like(masks[1])
-    moves = collected(labels, scores, masks, maps).moves(*SEED)["pixel_auroc"]
-    assert 0.15 < np.isnan(moves).mean() < 0.35
+    deviations = collected(labels, scores, masks, maps).deviations(*SEED)["pixel_auroc"]
+    assert 0.15 < np.isnan(deviations).mean() < 0.35
     assert intervals(collected(labels, scores, masks, maps))["pixel_auroc"] is not None
 
 
 def test_means_over_the_classes_that_have_the_metric():
     nothing = np.full(3, np.nan)
     classes = [{"a": np.array([1.0, np.nan, 3.0])}, {"a": np.array([3.0, 4.0, 5.0])}, {"a": nothing}, {}]
-    assert mean_moves(classes, "a").tolist() == [2, 4, 4]
-    assert mean_moves([{"a": nothing}, {}], "a") is None
+    assert mean_deviations(classes, "a").tolist() == [2, 4, 4]
+    assert mean_deviations([{"a": nothing}, {}], "a") is None
     assert interval(None, np.zeros(3)) is None and interval(5.0, nothing) is None
 
 

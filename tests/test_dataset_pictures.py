@@ -55,7 +55,7 @@ def run(folder, entries, scores, ranks=ALONE, **flags):
     pictures = DatasetPictures(folder, entries, **{"visualize": "overlay"} | flags)
     for position, (entry, score) in enumerate(zip(entries, scores, strict=True)):
         if position % ranks.size == ranks.rank:
-            pictures.see(scored(entry, position, score))
+            pictures.observe(scored(entry, position, score))
     pictures.end_class("part", ranks)
     if ranks.is_main:
         pictures.write_index()
@@ -117,7 +117,7 @@ def test_no_more_maps_are_kept_than_may_be_drawn(images, tmp_path):
     entries = entries_of(images, [number % 2 for number in range(40)])
     pictures = DatasetPictures(tmp_path, entries, "overlay")
     for position, entry in enumerate(entries):
-        pictures.see(scored(entry, position, (position * 7 % 40) / 40))
+        pictures.observe(scored(entry, position, (position * 7 % 40) / 40))
         assert len(pictures._kept) <= 9
 
 

@@ -131,7 +131,7 @@ def test_balanced_accuracy_and_iou_equal_sklearn():
         "image_balanced_accuracy": balanced_accuracy_score(truth, called),
         "pixel_iou": jaccard_score(truth, called),
     }
-    found = {metric.name: metric.of(counts) for metric in REGISTRY if metric.name in expected}
+    found = {metric.name: metric.compute(counts) for metric in REGISTRY if metric.name in expected}
     assert found == pytest.approx(expected)
     nothing = Counts(np.array([5, 5]), np.array([0, 0]), np.array(0), np.array(5))
     assert all(np.isnan(metric.of(nothing)) for metric in REGISTRY)

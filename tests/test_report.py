@@ -91,7 +91,7 @@ def gallery_of(rows, most_cards=2000):
     for position, row in enumerate(rows):
         own = picture(seed=position)
         size, nothing = own.size, Prediction(torch.zeros(()), torch.zeros(0, 0), 1)
-        gallery.see(
+        gallery.observe(
             ScoredImage(position, row.image_path, row.cls_name, row.label, row.decision, size, own, nothing, a_map())
         )
         if position + 1 == len(rows) or names[position + 1] != row.cls_name:

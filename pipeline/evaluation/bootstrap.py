@@ -9,7 +9,7 @@ matter.
 Scores are kept as they are. Of an image's pixels, the counts in `CELLS` cells fixed beforehand are kept, narrow near
 0 and 1 (in sums of several layers near every whole number): 4 bytes a cell for a normal image, 12 for an anomalous
 one, so about 1.3 and 3.4 kB an image. Numbers from cells differ a little from exact ones, and so the interval is the
-exact value plus what resampling moves the number from cells by: on the test suite's sharp maps its error is a
+exact value plus what resampling deviations the number from cells by: on the test suite's sharp maps its error is a
 fifteenth of the spread or less. What is at a decision threshold is counted exactly.
 
 The largest F1 of a resample is chosen on that resample, so its interval lies rather high. A kind with a single image
@@ -77,7 +77,7 @@ class Cells:
         layers: how many layers were summed.
 
     Attributes:
-        of: (C,) the number here of each cell there.
+        number_of: (C,) the number here of each cell there.
         lows: where the cells begin.
     """
 
@@ -89,7 +89,7 @@ class Cells:
         numbers = np.searchsorted(wanted, edges, side="right")
         starts = np.flatnonzero(np.diff(numbers, prepend=-1))
         self.lows = edges[starts]
-        self.of = (np.searchsorted(self.lows, edges, side="right") - 1).astype(np.uint16)
+        self.number_of = (np.searchsorted(self.lows, edges, side="right") - 1).astype(np.uint16)
 
     def __len__(self) -> int:
         return len(self.lows)
@@ -101,10 +101,10 @@ class Cells:
             counted: its pixels, from `PixelHistogram.count`.
             true_positives, called: see `PixelCounts`.
         """
-        normals = np.bincount(self.of[counted.normal], minlength=len(self)).astype(np.int32)
+        normals = np.bincount(self.number_of[counted.normal], minlength=len(self)).astype(np.int32)
         if not counted.regions:
             return PixelCounts(normals, None, None, 0, true_positives, called)
-        cells = self.of[counted.anomalous]
+        cells = self.number_of[counted.anomalous]
         anomalous = np.bincount(cells, minlength=len(self)).astype(np.int32)
         overlaps = np.bincount(cells, counted.weights, minlength=len(self)).astype(np.float32)
         return PixelCounts(normals, anomalous, overlaps, counted.regions, true_positives, called)
@@ -143,48 +143,51 @@ def resampled_metrics(
     if not images:
         return {}
     images = sorted(images, key=lambda image: image.position)
-    kinds = np.array([image.label * (2 if image.pixels is None else 1) for image in images])
+    strata = np.array([image.label * (2 if image.pixels is None else 1) for image in images])
     measure = _Measure(images, cells, value_range, image_threshold)
-    whole = measure.of(np.ones((1, len(images))))
+    whole = measure.metrics(np.ones((1, len(images))))
     generator = np.random.default_rng(list(seed))
     rows = max(1, DRAWN_AT_ONCE // len(images))
     blocks = [
-        measure.of(draw_weights(kinds, min(rows, RESAMPLES - start), generator)) for start in range(0, RESAMPLES, rows)
+        measure.metrics(draw_weights(strata, min(rows, RESAMPLES - start), generator))
+        for start in range(0, RESAMPLES, rows)
     ]
     return {name: np.concatenate([block[name] for block in blocks]) - value for name, value in whole.items()}
 
 
-def draw_weights(kinds: np.ndarray, resamples: int, generator: np.random.Generator) -> np.ndarray:
+def draw_weights(strata: np.ndarray, resamples: int, generator: np.random.Generator) -> np.ndarray:
     """(resamples, N) float64: how often each image is drawn; of every kind as many as there are.
 
     Args:
-        kinds: (N,) the kind of each image, whole numbers.
+        strata: (N,) the kind of each image, whole numbers.
     """
-    weights = np.zeros((resamples, len(kinds)))
-    for kind in np.unique(kinds):
-        [members] = np.nonzero(kinds == kind)
+    weights = np.zeros((resamples, len(strata)))
+    for kind in np.unique(strata):
+        [members] = np.nonzero(strata == kind)
         count = len(members)
         drawn = generator.integers(count, size=(resamples, count)) + count * np.arange(resamples)[:, None]
         weights[:, members] = np.bincount(drawn.ravel(), minlength=resamples * count).reshape(resamples, count)
     return weights
 
 
-def interval(value: float | None, moves: np.ndarray | None) -> Interval | None:
+def interval(value: float | None, deviations: np.ndarray | None) -> Interval | None:
     """The interval of a metric, in percent like `value`; it always holds the value.
 
     Args:
         value: of all images; None: undefined.
-        moves: (R,) percent, from `resampled_metrics`.
+        deviations: (R,) percent, from `resampled_metrics`.
     """
-    if value is None or moves is None or np.isnan(moves).all():
+    if value is None or deviations is None or np.isnan(deviations).all():
         return None
-    low, high = value + np.nanpercentile(moves, [50 - LEVEL / 2, 50 + LEVEL / 2])
+    low, high = value + np.nanpercentile(deviations, [50 - LEVEL / 2, 50 + LEVEL / 2])
     return max(0.0, min(float(low), value)), min(100.0, max(float(high), value))
 
 
-def mean_moves(classes: Sequence[Mapping[str, np.ndarray]], name: str) -> np.ndarray | None:
-    """(R,) the moves of a metric's mean over the classes that have it; None without any."""
-    rows = np.array([moves[name] for moves in classes if name in moves and not np.isnan(moves[name]).all()])
+def mean_deviations(classes: Sequence[Mapping[str, np.ndarray]], name: str) -> np.ndarray | None:
+    """(R,) the deviations of a metric's mean over the classes that have it; None without any."""
+    rows = np.array(
+        [deviations[name] for deviations in classes if name in deviations and not np.isnan(deviations[name]).all()]
+    )
     if not len(rows):
         return None
     defined = ~np.isnan(rows)
@@ -219,7 +222,7 @@ class _Measure:
             self.overlaps = np.array([sums for _, _, sums in regional], dtype=float).reshape(-1, len(cells))
             self.numbers = np.array([[p.true_positives, p.called, p.regions] for p in self.pixels], dtype=float)
 
-    def of(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+    def metrics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Metrics (R,) for weights (R, N)."""
         return self._of_images(weights) | (self._of_pixels(weights[:, self.with_pixels]) if self.pixels else {})
 

@@ -16,7 +16,7 @@ from AnomalyCLIP_lib.errors import InputError
 from dataset import AnomalyDataset, Entry, Sample
 from metrics import ALL_METRICS
 from pipeline.distributed import ALONE, Ranks
-from pipeline.evaluation.bootstrap import interval, mean_moves
+from pipeline.evaluation.bootstrap import interval, mean_deviations
 from pipeline.evaluation.pixel_histogram import PixelCurve
 from pipeline.evaluation.results import Evaluation
 from pipeline.evaluation.streaming_metrics import ClassMetrics, ImagePixels, Metrics, count_image
@@ -95,7 +95,7 @@ def evaluate(
                     raise outcome
                 row, score, pixels = outcome
                 own_rows.append((position, row))
-                results.of(position).add(position, entries[position].anomaly, score, pixels)
+                results.class_of(position).add(position, entries[position].anomaly, score, pixels)
             together = sorted(chain.from_iterable(ranks.gather(own_rows)), key=lambda numbered: numbered[0])
             rows += [row for _, row in together]
             before, done = done, min(done + options.batch_size * ranks.size, len(entries))
@@ -132,7 +132,7 @@ class _Scoring:
         values = prediction.values((width, height)) if self.maps else None
         decision = decide(prediction.anomaly_score.item(), self.thresholds, values)
         for observer in self.observers:
-            observer.see(
+            observer.observe(
                 ScoredImage(
                     position,
                     entry.relative_path,
@@ -173,11 +173,11 @@ class _ResultsByClass:
         self.ends = {name: position for position, name in enumerate(names, start=1)}
         self.open = defaultdict[str, ClassMetrics](lambda: ClassMetrics(options.level, thresholds.image.value, layers))
         self.done: dict[str, Metrics] = {}
-        self.moves: dict[str, dict[str, np.ndarray]] = {}
+        self.deviations: dict[str, dict[str, np.ndarray]] = {}
         self.counts: dict[str, dict[str, int]] = {}
         self.curves: dict[str, PixelCurve | None] = {}
 
-    def of(self, position: int) -> ClassMetrics:
+    def class_of(self, position: int) -> ClassMetrics:
         """Where to add the image at this position."""
         return self.open[self.names[position]]
 
@@ -191,16 +191,16 @@ class _ResultsByClass:
     def evaluation(self, predictions: list[PredictionRow]) -> Evaluation:
         """Of all classes, once everything is in."""
         mean = _mean(list(self.done.values()))
-        moves = list(self.moves.values())
+        deviations = list(self.deviations.values())
         return Evaluation(
             self.done,
             mean,
             predictions,
             {
-                name: {metric: interval(values[metric], self.moves[name].get(metric)) for metric in ALL_METRICS}
+                name: {metric: interval(values[metric], self.deviations[name].get(metric)) for metric in ALL_METRICS}
                 for name, values in self.done.items()
             },
-            {metric: interval(mean[metric], mean_moves(moves, metric)) for metric in ALL_METRICS},
+            {metric: interval(mean[metric], mean_deviations(deviations, metric)) for metric in ALL_METRICS},
             self.counts,
             self.curves,
         )
@@ -216,7 +216,9 @@ class _ResultsByClass:
                 merged.merge(part)
         if merged is not None:
             self.done[name] = merged.metrics()
-            self.moves[name] = merged.moves(self.seed, zlib.crc32(name.encode()))  # classes are drawn independently
+            self.deviations[name] = merged.deviations(
+                self.seed, zlib.crc32(name.encode())
+            )  # classes are drawn independently
             self.counts[name] = merged.counts()
             self.curves[name] = merged.pixel_curve()
         for observer in self.observers:

@@ -18,7 +18,7 @@ overlap (each pixel counting 1 / size of its region):
 - largest F1: exact among the thresholds that begin a cell, so never too large; one inside a cell gives at most
   2 (A + a) / (A + a + N + P), P all anomalous pixels.
 - AUPRO of 200 thresholds: only the cells that a threshold falls into matter. With a the largest n_c among them, every
-  FPR is right up to a, which moves the area A under the kept points by at most a (summation by parts: PRO rises,
+  FPR is right up to a, which deviations the area A under the kept points by at most a (summation by parts: PRO rises,
   from 0 to at most 1) and so the width W by which it is divided. Every PRO is right up to the o_c of its cell, which
   moves A by at most B, the area under these o_c. So A / W is right up to B / W + 2 a / (W - a), as long as no FPR
   lies within a of the limit 0.3, where the definition itself jumps. The thresholds are exact, since the smallest

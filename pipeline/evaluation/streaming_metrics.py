@@ -109,12 +109,12 @@ class ClassMetrics:
             values |= self._image_metrics()
         return {name: None if value is None else 100 * value for name, value in values.items()}
 
-    def moves(self, *seed: int) -> dict[str, np.ndarray]:
+    def deviations(self, *seed: int) -> dict[str, np.ndarray]:
         """Per metric how far each resample of the images moves it, percent; see `bootstrap.resampled_metrics`."""
-        moves = resampled_metrics(
+        deviations = resampled_metrics(
             self.images, seed, few_cells(self.layers), self.pixels.value_range(), self.image_threshold
         )
-        return {name: 100 * values for name, values in moves.items()}
+        return {name: 100 * values for name, values in deviations.items()}
 
     def counts(self) -> dict[str, int]:
         """Per name of `COUNTS` the number."""

@@ -111,7 +111,9 @@ def score_image_files(
             save_map(prediction.anomaly_map.numpy(), save_path, file.output)
         for observer in observers:
             size = picture.size
-            observer.see(ScoredImage(position, str(file.path), "", None, decision, size, picture, prediction, values))
+            observer.observe(
+                ScoredImage(position, str(file.path), "", None, decision, size, picture, prediction, values)
+            )
         return decision
 
     task = image_task(detector, left, conclude)

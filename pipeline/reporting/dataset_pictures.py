@@ -112,7 +112,7 @@ class DatasetPictures:
         self._kept: dict[int, tuple[Decision, tuple[int, int], Prediction]] = {}
         self._lock = threading.Lock()
 
-    def see(self, scored: ScoredImage) -> None:
+    def observe(self, scored: ScoredImage) -> None:
         """Write what there is to write for this image at once; keep it if it may be a telling one."""
         if scored.values is None:
             return

@@ -13,7 +13,7 @@ from pipeline.distributed import Ranks
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """What an `Observer` gets to see of an image; it keeps what it wants of it and lets the rest go.
+    """What an `Observer` is shown of an image; it keeps what it wants of it and lets the rest go.
 
     Attributes:
         position: number of the image in the run, from 0.
@@ -43,7 +43,7 @@ class Observer(Protocol):
 
     needs_maps: bool
 
-    def see(self, scored: ScoredImage) -> None:
+    def observe(self, scored: ScoredImage) -> None:
         """Called for every image, in any order and by several threads at the same time."""
 
     def end_class(self, name: str, ranks: Ranks) -> None:

@@ -45,7 +45,7 @@ class TrainingProgress:
         entries: the training images, of which the four are chosen, see `chosen_images`.
         mask_threshold: grey value above which a mask is anomalous, or "auto".
         folder: of the run; it exists.
-        tell: receives a sentence for the user where TensorBoard's files cannot be written, which ends no training.
+        notify: receives a sentence for the user where TensorBoard's files cannot be written, which ends no training.
 
     Raises:
         InputError: one of the four images cannot be read, or a file cannot be written.
@@ -57,11 +57,11 @@ class TrainingProgress:
         entries: Sequence[Entry],
         mask_threshold: Literal["auto"] | int,
         folder: Path,
-        tell: Callable[[str], object],
+        notify: Callable[[str], object],
     ):
         self.model, self.folder = model, folder
         self.losses: list[tuple[int, float, float]] = []
-        self.tensorboard = _TensorBoard(folder / TENSORBOARD_FOLDER, tell)
+        self.tensorboard = _TensorBoard(folder / TENSORBOARD_FOLDER, notify)
         shown = chosen_images(entries)
         pictures = [read_image(entry.image_path) for entry in shown]
         self.features = model.encode_image(torch.stack([model.preprocess(picture) for picture in pictures]))[1]
@@ -163,8 +163,8 @@ def loss_curves(losses: Sequence[tuple[int, float, float]]) -> np.ndarray:
 class _TensorBoard:
     """Event files for TensorBoard, where it is installed; whatever goes wrong with it is reported once."""
 
-    def __init__(self, folder: Path, tell: Callable[[str], object]):
-        self.folder, self.tell = folder, tell
+    def __init__(self, folder: Path, notify: Callable[[str], object]):
+        self.folder, self.notify = folder, notify
         self.writer: Any = None
         self.works = True
 
@@ -187,7 +187,7 @@ class _TensorBoard:
         except Exception as error:  # a viewer's files are no reason to lose a training
             self.works = False
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            self.tell(f"Files for TensorBoard are not written ({reason}); training goes on.")
+            self.notify(f"Files for TensorBoard are not written ({reason}); training goes on.")
 
 
 def _fitted(picture: Image.Image) -> Image.Image:

@@ -74,7 +74,7 @@ class Gallery:
         self._kept: dict[str, list[tuple[float, int, Card]]] = {name: [] for name in class_sizes}
         self._lock = threading.Lock()
 
-    def see(self, scored: ScoredImage) -> None:
+    def observe(self, scored: ScoredImage) -> None:
         """Make the card of this image, if it can still have a place."""
         place = error(scored.label, scored.decision), -scored.position
         if not self._has_place(scored.class_name, place):
