@@ -68,7 +68,7 @@ def _rows(part: str, arguments: argparse.Namespace) -> Iterator[Row]:
     else:
         single: dict[str, Callable[[], Row]] = {
             "gaussian": lambda: pixel_metrics.gaussian(side, repetitions),
-            "accuracy": lambda: pixel_metrics.streaming_accuracy(arguments.images, side, arguments.cells),
+            "accuracy": lambda: pixel_metrics.streaming_accuracy(arguments.images, side),
         }
         yield single[part]()
 
@@ -102,7 +102,6 @@ def _parser() -> argparse.ArgumentParser:
     pixels.add_argument("--images", type=positive, default=24, help="maps compared exactly (default: %(default)s)")
     pixels.add_argument("--maps", type=positive, default=10_000, help="maps counted in memory (default: %(default)s)")
     pixels.add_argument("--side", type=positive, default=518, help="of the maps, in pixels (default: %(default)s)")
-    pixels.add_argument("--cells", type=positive, default=2**20, help="of the comparison (default: %(default)s)")
 
     whole = parser.add_argument_group("scaling: whole runs of train.py and test.py")
     whole.add_argument("--pictures", type=positive, default=24, help="of the smallest run (default: %(default)s)")

@@ -134,7 +134,7 @@ def test_balanced_accuracy_and_iou_equal_sklearn():
     found = {metric.name: metric.compute(counts) for metric in REGISTRY if metric.name in expected}
     assert found == pytest.approx(expected)
     nothing = Counts(np.array([5, 5]), np.array([0, 0]), np.array(0), np.array(5))
-    assert all(np.isnan(metric.of(nothing)) for metric in REGISTRY)
+    assert all(np.isnan(metric.compute(nothing)) for metric in REGISTRY)
 
 
 def test_decisions_on_one_label():
