@@ -28,9 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if bool(arguments.image) == bool(arguments.data_path):
         raise InputError("Give either --data_path (a dataset) or --image (files or folders).")
-    if arguments.data_path and (arguments.go_on or arguments.no_recursive):
-        flag = "--continue" if arguments.go_on else "--no_recursive"
-        raise InputError(f"{flag} is for --image; omit it with --data_path.")
+    for flag, given, only_with in (
+        ("--no_recursive", arguments.no_recursive, "--image"),
+        ("--strict", arguments.strict, "--data_path"),
+    ):
+        if given and not getattr(arguments, only_with.removeprefix("--")):
+            raise InputError(f"{flag} is for {only_with}; omit it.")
     if arguments.visualize_all and arguments.visualize == NO_PICTURES:
         raise InputError("--visualize_all contradicts --visualize none; omit one of them.")
     check_threshold_flags(arguments)
@@ -48,8 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return run_on_images(arguments, ranks, command)
         from pipeline.dataset_run import run_on_dataset
 
-        run_on_dataset(arguments, ranks, command)
-        return 0
+        return run_on_dataset(arguments, ranks, command)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,8 +73,11 @@ def _parser() -> argparse.ArgumentParser:
         "--continue",
         dest="go_on",
         action="store_true",
-        help="go on after a run on --image that was stopped: images with a row in predictions.csv are left out, those "
-        "with an error are tried again; default: start anew",
+        help="go on after a run that was stopped: images that it has scored are left out, those with an error are "
+        "tried again; default: start anew",
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="stop at an image of a dataset that cannot be scored; default: go on"
     )
     parser.add_argument("--dataset", help="label of the dataset: selects the paper's row and the prompts")
     parser.add_argument("--save_path", default="./results", help="folder for all output (default: %(default)s)")

@@ -58,22 +58,22 @@ def set_seed(seed: int) -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def open_log(folder: Path) -> logging.Logger:
-    """A logger that writes to standard output and, anew, to `folder`/log.txt; both without time stamps.
+def open_log(path: Path) -> logging.Logger:
+    """A logger that writes to standard output and, anew, to the file `path`; both without time stamps.
 
     Raises:
         InputError: the file cannot be written.
     """
-    logger = logging.getLogger(f"anomalyclip.{folder.resolve()}")
+    logger = logging.getLogger(f"anomalyclip.{path.resolve()}")
     logger.setLevel(logging.INFO)
     logger.propagate = False
     for handler in list(logger.handlers):
         handler.close()
         logger.removeHandler(handler)
     try:
-        to_file = logging.FileHandler(folder / "log.txt", mode="w", encoding="utf-8")
+        to_file = logging.FileHandler(path, mode="w", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        raise InputError(f"Cannot write {folder / 'log.txt'}: {error.strerror}; choose another --save_path.") from error
+        raise InputError(f"Cannot write {path}: {error.strerror}; choose another --save_path.") from error
     for handler in (logging.StreamHandler(sys.stdout), to_file):
         handler.setFormatter(logging.Formatter("%(message)s"))
         logger.addHandler(handler)

@@ -119,6 +119,9 @@ class Detector(ABC):
             NotFiniteError: a score or map is not finite.
         """
 
+    def check(self) -> None:  # noqa: B027 - most methods have all they need once they are loaded
+        """Raise InputError where something is missing without which no image can be scored."""
+
     @abstractmethod
     def describe(self) -> str:
         """One line for the user: which method, backbone and prompts."""

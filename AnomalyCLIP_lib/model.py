@@ -79,6 +79,10 @@ class AnomalyCLIP(Detector, nn.Module):
             **self.settings.to_dict(),
         }
 
+    def check(self) -> None:
+        if self.prompts is None:
+            raise InputError(NO_PROMPTS)
+
     @property
     def device(self) -> torch.device:
         return self.text_encoder.positional_embedding.device
@@ -121,8 +125,8 @@ class AnomalyCLIP(Detector, nn.Module):
         Raises:
             InputError: the model was loaded without prompts.
         """
-        if self.prompts is None:
-            raise InputError(NO_PROMPTS)
+        self.check()
+        assert self.prompts is not None
         return _normalised(self.text_encoder(*self.prompts()))
 
     def layer_probabilities(self, patch_features: Sequence[Tensor], text_features: Tensor) -> list[Tensor]:

@@ -3,19 +3,20 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
-from AnomalyCLIP_lib.files import output_folder
 from AnomalyCLIP_lib.images import read_image
 from AnomalyCLIP_lib.loading import backbone_at_hand
 from pipeline.distributed import Ranks
 from pipeline.flags import NO_PICTURES, STANDARD_INPUT, find_thresholds, load_model
 from pipeline.inference.image_paths import ImageFile, find_image_files
 from pipeline.inference.single_images import ImageOptions, run_settings, score_image_files
+from pipeline.output_folder import PREDICTIONS, REPORT, SETTINGS, STATE, OutputFolder
+from pipeline.reporting.pictures import PictureOptions
 from pipeline.reporting.predictions import PredictionRow
-from pipeline.reporting.predictions_file import EarlierRun, read_earlier_run
-from pipeline.reporting.report.gallery import Gallery
-from pipeline.reporting.run_folder import PREDICTIONS, REPORT, refuse_foreign
+from pipeline.reporting.report.gallery import MOST_CARDS, Gallery
+from pipeline.run_record import RunRecord
 
 NAMED_ERRORS = 10
 
@@ -38,45 +39,45 @@ def run_on_images(arguments: argparse.Namespace, ranks: Ranks, command: str = ""
         if ranks.is_main and lines:
             print(*lines, sep="\n", file=sys.stderr)
 
-    files, earlier = ranks.broadcast(_files_and_earlier_run(arguments) if ranks.is_main else ([], EarlierRun()))
-    if arguments.go_on:
-        left = len(earlier.left(files))
-        nothing = "; nothing is left to do" if not left else ""
-        notify(f"--continue: {len(files) - left} of {len(files)} images were done before{nothing}")
+    files = ranks.broadcast(_files(arguments) if ranks.is_main else [])
     backbone, reason = backbone_at_hand(
         arguments.backbone, arguments.pretrained, arguments.checkpoint_path, arguments.cache_dir
     )
-    model = load_model(arguments, backbone, ranks.device, arguments.dataset)
-    notify(f"model: {model.describe()} ({reason})", *model.provenance.notices)
-    save_path = output_folder(arguments.save_path, "--save_path")
-    thresholds, notices = find_thresholds(model, arguments, arguments.batch_size, ranks)
-    notify(*notices, thresholds.describe())
-    options = ImageOptions(
-        thresholds, arguments.batch_size, arguments.workers, arguments.visualize or "overlay", arguments.save_maps
-    )
-    # A report shows whole runs: earlier maps are gone, and an image alone needs no gallery.
-    gallery = Gallery({"": len(files)}) if _wants_report(arguments, files) else None
-    observers = [gallery] if gallery is not None else []
-    exit_code, rows = score_image_files(model, files, save_path, options, ranks, earlier, observers)
-    if not ranks.is_main:
-        return exit_code
-    if gallery is not None:
-        from pipeline.reporting.report.page import Report, write_report  # brings the charts and all metrics
+    detector = load_model(arguments, backbone, ranks.device, arguments.dataset)
+    notify(f"model: {detector.describe()} ({reason})", *detector.provenance.notices)
+    folder = OutputFolder(arguments.save_path)
+    with folder.held() if ranks.is_main else nullcontext():
+        folder.check([PREDICTIONS, SETTINGS, REPORT])
+        thresholds, notices = find_thresholds(detector, arguments, arguments.batch_size, ranks)
+        notify(*notices, thresholds.describe())
+        pictures = PictureOptions(arguments.visualize or "overlay", save_maps=arguments.save_maps)
+        options = ImageOptions(thresholds, pictures, arguments.batch_size, arguments.workers)
+        settings = run_settings(detector, thresholds)
+        record = RunRecord(folder, settings, ranks, arguments.go_on)
+        wanted = not arguments.no_report and (len(files) > 1 or arguments.go_on)  # an image alone needs no gallery
+        gallery = Gallery({"": MOST_CARDS if arguments.go_on else len(files)}) if wanted else None
+        observers = {"gallery": gallery} if gallery is not None else {}
+        exit_code = score_image_files(detector, files, record, options, observers, ranks)
+        if not ranks.is_main:
+            return exit_code
+        if gallery is not None:
+            from pipeline.reporting.report.page import Report, render  # brings the charts and all metrics
 
-        report = Report(
-            title=", ".join("images" if path == STANDARD_INPUT else path for path in arguments.image),
-            model=model.describe(),
-            thresholds=thresholds,
-            predictions=rows,
-            gallery=gallery,
-            settings=run_settings(model, thresholds),
-            command=command,
-            notices=[*model.provenance.notices, *notices, *_unreadable(rows)],
-        )
-        write_report(report, save_path)
-    written = [*([REPORT] if gallery is not None else []), *(["heat maps"] if options.visualize != NO_PICTURES else [])]
-    notify(f"{', '.join([PREDICTIONS, *written])}: in {save_path}")
-    return exit_code
+            report = Report(
+                title=", ".join("images" if path == STANDARD_INPUT else path for path in arguments.image),
+                model=detector.describe(),
+                thresholds=thresholds,
+                predictions=record.rows,
+                gallery=gallery,
+                settings=settings,
+                command=command,
+                notices=[*detector.provenance.notices, *notices, *_unreadable(record.rows)],
+            )
+            folder.write_text(REPORT, render(report))
+        drawn = ["heat maps"] if options.pictures.visualize != NO_PICTURES else []
+        written = [PREDICTIONS, *([REPORT] if gallery is not None else []), *drawn]
+        notify(f"{', '.join(written)}: in {folder.path}")
+        return exit_code
 
 
 def _unreadable(rows: Sequence[PredictionRow]) -> list[str]:
@@ -86,16 +87,8 @@ def _unreadable(rows: Sequence[PredictionRow]) -> list[str]:
     return errors[:NAMED_ERRORS] + ([f"{more} more images could not be read."] if more > 0 else [])
 
 
-def _wants_report(arguments: argparse.Namespace, files: Sequence[ImageFile]) -> bool:
-    return not arguments.no_report and not arguments.go_on and len(files) > 1
-
-
-def _files_and_earlier_run(arguments: argparse.Namespace) -> tuple[list[ImageFile], EarlierRun]:
+def _files(arguments: argparse.Namespace) -> list[ImageFile]:
     files = find_image_files(arguments.image, not arguments.no_recursive, arguments.save_path)
-    if not arguments.go_on:
-        refuse_foreign(Path(arguments.save_path))
-    earlier = read_earlier_run(Path(arguments.save_path)) if arguments.go_on else EarlierRun()
-    if len(files) == 1:
-        for file in earlier.left(files):
-            read_image(file.path)  # the only one is bad: say so before a model is loaded or anything is written
-    return files, earlier
+    if len(files) == 1 and not (arguments.go_on and (Path(arguments.save_path) / STATE).is_dir()):
+        read_image(files[0].path)  # the only one is bad: say so before a model is loaded or anything is written
+    return files

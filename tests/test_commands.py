@@ -278,7 +278,7 @@ def test_single_images_agree_with_the_dataset_run(tested, trained, tiny_files, t
 def test_single_images_without_pictures(trained, tiny_files, tiny_dataset, tmp_path, capsys):
     image = tiny_dataset / "plate" / "test" / "spot" / "001.png"
     assert test.main(["--image", str(image), "--visualize", "none", *image_flags(trained, tiny_files, tmp_path)]) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.csv", "settings.json"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["predictions.csv", "settings.json"]
     assert "heat maps" not in capsys.readouterr().err
 
 
@@ -287,12 +287,13 @@ def test_folders_are_searched_and_mirrored(trained, tiny_files, pictures, tmp_pa
     assert test.main(["--image_path", str(pictures), *image_flags(trained, tiny_files, out), "--batch_size", "2"]) == 0
     lines = [line.split("\t")[0] for line in capsys.readouterr().out.strip().splitlines()]
     assert lines == [str(pictures / name) for name in ("a.png", "b.jpg", "deep/er/c.bmp", "x.bmp", "x.png")]
-    written = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    written = sorted(str(path.relative_to(out)) for path in out.rglob("*.*") if path.is_file())
     images = ["a.png", "b.png", "deep/er/c.png", "x.bmp.png", "x.png.png"]
     assert written == sorted([*images, "predictions.csv", "report.html", "settings.json"])
     with (out / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["image_path"] for row in rows] == lines and {row["label"] for row in rows} == {""}
+    assert [row["picture"] for row in rows] == images and {row["map"] for row in rows} == {""}
 
 
 def test_a_bad_file_among_several_is_told(trained, tiny_files, pictures, tmp_path, capsys):
@@ -480,27 +481,27 @@ def test_results_of_an_earlier_run_do_not_outlive_the_start_of_the_next(trained,
     image = dataset / "plate/test/good/001.png"
     image.write_bytes(image.read_bytes()[:-200])  # found out only when its turn comes
     with pytest.raises(InputError, match=r"001\.png is damaged"):
-        evaluate_tiny(trained, tiny_files, dataset, out, "--threshold", "0.9")
+        evaluate_tiny(trained, tiny_files, dataset, out, "--threshold", "0.9", "--strict")
     left = {path.name for path in out.iterdir() if path.is_file()}
-    assert not left & {"report.html", "metrics.json", "metrics.csv", "predictions.csv"}
+    assert not left & {"report.html", "metrics.json", "metrics.csv"}
 
 
 def test_a_folder_holds_the_results_of_one_run(trained, tiny_files, tiny_dataset, tmp_path):
     image = ["--image", str(tiny_dataset / "plate/test/spot/001.png"), *image_flags(trained, tiny_files, tmp_path)]
-    of_images, of_datasets = {"settings.json"}, {"metrics.json", "metrics.csv", "report.html", "log.txt"}
+    of_datasets = {"metrics.json", "metrics.csv", "report.html", "log.txt", "plate", "cloth"}
     for _ in range(2):
         assert evaluate_tiny(trained, tiny_files, tiny_dataset, tmp_path) == 0
-        assert of_datasets <= (names := {path.name for path in tmp_path.iterdir()}) and not of_images & names
+        assert of_datasets <= (names := {path.name for path in tmp_path.iterdir()}) and "001.png" not in names
         assert test.main(image) == 0
-        assert of_images <= (names := {path.name for path in tmp_path.iterdir()}) and not of_datasets & names
+        assert "001.png" in (names := {path.name for path in tmp_path.iterdir()}) and not of_datasets & names
 
 
 def test_a_foreign_table_of_predictions_is_not_replaced(trained, tiny_files, tiny_dataset, tmp_path):
     (tmp_path / "predictions.csv").write_text("a,b\n1,2\n")
     image = str(tiny_dataset / "plate/test/spot/001.png")
-    with pytest.raises(InputError, match=r"predictions\.csv is there already and not of a run"):
+    with pytest.raises(InputError, match=r"predictions\.csv is there already"):
         test.main(["--image", image, *image_flags(trained, tiny_files, tmp_path)])
-    with pytest.raises(InputError, match=r"predictions\.csv is there already and not of a run"):
+    with pytest.raises(InputError, match=r"predictions\.csv is there already"):
         evaluate_tiny(trained, tiny_files, tiny_dataset, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
 

@@ -10,6 +10,7 @@ import pytest
 from metrics import ALL_METRICS
 from pipeline.evaluation.results import Evaluation
 from pipeline.evaluation.streaming_metrics import COUNTS
+from pipeline.output_folder import OutputFolder
 from pipeline.reporting.metrics_files import CSV_COLUMNS, metrics_content, metrics_table, write_results
 
 
@@ -41,8 +42,8 @@ def test_json(evaluation):
 
 def test_csv(evaluation):
     rows = list(csv.DictReader(io.StringIO(metrics_table(evaluation))))
-    assert tuple(rows[0]) == CSV_COLUMNS and len(CSV_COLUMNS) == 1 + 3 * len(ALL_METRICS) + len(COUNTS)
-    assert [row["cls_name"] for row in rows] == ["a, b", "c", "mean"]
+    assert tuple(rows[0]) == CSV_COLUMNS and len(CSV_COLUMNS) == 2 + 3 * len(ALL_METRICS) + len(COUNTS)
+    assert [(row["row"], row["cls_name"]) for row in rows] == [("class", "a, b"), ("class", "c"), ("mean", "")]
     assert rows[0]["pixel_ap"] == rows[0]["pixel_ap_low"] == rows[0]["pixel_ap_high"] == ""
     for row, values in zip(rows[1:], (evaluation.classes["c"], evaluation.mean), strict=True):
         for name in ALL_METRICS:
@@ -52,10 +53,12 @@ def test_csv(evaluation):
 
 
 def test_files_are_written_or_left_as_they_were(evaluation, tmp_path):
-    write_results(evaluation, {}, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.csv", "metrics.json", "predictions.csv"]
+    folder = OutputFolder(tmp_path)
+    with folder.held():
+        write_results(evaluation, {}, folder, lambda _: ("", ""))
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["metrics.csv", "metrics.json", "predictions.csv"]
     before = (tmp_path / "metrics.json").read_bytes()
     evaluation.mean["pixel_ap"] = np.nan
-    with pytest.raises(ValueError, match="JSON"):
-        write_results(evaluation, {}, tmp_path)
-    assert (tmp_path / "metrics.json").read_bytes() == before and len(list(tmp_path.iterdir())) == 3
+    with folder.held(), pytest.raises(ValueError, match="JSON"):
+        write_results(evaluation, {}, folder, lambda _: ("", ""))
+    assert (tmp_path / "metrics.json").read_bytes() == before and len(list(tmp_path.glob("[!.]*"))) == 3

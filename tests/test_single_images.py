@@ -56,7 +56,7 @@ def paths(out):
 def stop_at(monkeypatch, call, error):
     """Let the run end at a heat map: the files of the first batches are written by then."""
     calls = []
-    save = single_images.save_image_picture
+    save = single_images.save_picture
 
     def save_or_stop(*arguments):
         calls.append(arguments)
@@ -64,7 +64,7 @@ def stop_at(monkeypatch, call, error):
             raise error
         save(*arguments)
 
-    monkeypatch.setattr("pipeline.inference.single_images.save_image_picture", save_or_stop)
+    monkeypatch.setattr("pipeline.inference.single_images.save_picture", save_or_stop)
 
 
 def list_on_standard_input(monkeypatch, *lines):
@@ -196,16 +196,6 @@ def test_a_run_that_ends_early_keeps_its_rows_and_can_go_on(photos, score, out, 
     assert (out / "predictions.csv").read_bytes() == whole
 
 
-def test_a_row_that_was_cut_off_is_done_again(score, out):
-    assert score() == 0
-    whole = (out / "predictions.csv").read_bytes()
-    (out / "predictions.csv").write_bytes(whole[: whole.rindex(b",")])
-    assert score(flags=["--continue"]) == 0
-    assert [float(row["anomaly_score"]) for row in rows(out)] == pytest.approx(
-        [float(row["anomaly_score"]) for row in csv.DictReader(io.StringIO(whole.decode()))], abs=1e-6
-    )
-
-
 def test_bad_files_are_tried_again(photos, score, out, capsys):
     good = (photos / "b.png").read_bytes()
     for name in ("b.png", "c.png"):
@@ -263,21 +253,12 @@ def test_going_on_with_other_settings_is_refused(photos, score, out, flags, comp
 def test_a_foreign_file_is_left_as_it_is(score, out):
     out.mkdir()
     (out / "predictions.csv").write_text("my,own\n1,2\n")
-    with pytest.raises(InputError, match=r"predictions\.csv has not the columns"):
+    with pytest.raises(InputError, match=r"predictions\.csv is there already"):
         score(flags=["--continue"])
     assert (out / "predictions.csv").read_text() == "my,own\n1,2\n"
 
 
-def test_an_earlier_run_stays_until_the_first_scores_are_there(score, out, monkeypatch):
-    assert score() == 0
-    before = (out / "predictions.csv").read_bytes()
-    stop_at(monkeypatch, 1, InputError("Cannot write a.png: No space left on device."))
-    with pytest.raises(InputError, match="No space"):
-        score()
-    assert (out / "predictions.csv").read_bytes() == before
-
-
-@pytest.mark.parametrize("flag", ["--continue", "--no_recursive"])
-def test_flags_of_single_images_contradict_a_dataset(tiny_dataset, flag):
-    with pytest.raises(InputError, match=f"{flag} is for --image"):
-        test.main(["--data_path", str(tiny_dataset), flag])
+@pytest.mark.parametrize("flag, path", [("--no_recursive", "--data_path"), ("--strict", "--image")])
+def test_flags_of_the_other_kind_of_run(tiny_dataset, flag, path):
+    with pytest.raises(InputError, match=flag):
+        test.main([path, str(tiny_dataset), flag])

@@ -1,11 +1,12 @@
 """Testing on a dataset: every image scored, and the metrics of each class."""
 
+import sys
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -22,6 +23,7 @@ from pipeline.evaluation.results import Evaluation
 from pipeline.evaluation.streaming_metrics import ClassMetrics, ImagePixels, Metrics, count_image
 from pipeline.reporting.observing import Observer, ScoredImage
 from pipeline.reporting.predictions import PredictionRow
+from pipeline.run_record import RunRecord
 from pipeline.scoring import Task, score_images
 
 DEFAULT_SEED = 111
@@ -38,6 +40,7 @@ class EvaluationOptions:
         workers: threads that read images and draw.
         thresholds: what images and pixels are called anomalous from; None: the checkpoint's, else 0.5.
         seed: of the images drawn for the intervals.
+        strict: an image that cannot be scored ends the run; else it becomes a row with its error.
     """
 
     level: str = "image-pixel-level"
@@ -46,13 +49,15 @@ class EvaluationOptions:
     workers: int = 0
     thresholds: Thresholds | None = None
     seed: int = DEFAULT_SEED
+    strict: bool = False
 
 
 def evaluate(
     detector: Detector,
     classes: Mapping[str, Sequence[Entry]],
     options: EvaluationOptions = EvaluationOptions(),
-    observers: Sequence[Observer] = (),
+    observers: Mapping[str, Observer] | None = None,
+    record: RunRecord | None = None,
     ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Score all images, class by class, and compute the metrics.
@@ -62,45 +67,73 @@ def evaluate(
 
     Args:
         classes: per class name its test images.
-        observers: see every image with its map.
+        observers: see every image with its map; by name.
+        record: keeps the rows as they come, and may hold those of an earlier run; None: nothing is written.
         ranks: the place of this process in the run.
 
     Raises:
-        InputError: an image or mask cannot be read, or a score is not finite.
+        InputError: no image can be scored; or one cannot, and `options` are strict.
     """
-    classes = {name: part for name, part in classes.items() if part}
+    classes, observers = {name: part for name, part in classes.items() if part}, observers or {}
     entries = [entry for part in classes.values() for entry in part]
     names = [name for name, part in classes.items() for _ in part]
     thresholds = options.thresholds or detector.thresholds()
-    scoring = _Scoring(detector, classes, entries, names, options, thresholds, observers)
-    results = _ResultsByClass(names, options, thresholds, detector.layers, observers, ranks)
-    rows: list[PredictionRow] = []
+    scoring = _Scoring(detector, classes, entries, names, options, thresholds, list(observers.values()))
+    results = _ResultsByClass(names, options, thresholds, detector.layers, list(observers.values()), ranks)
+    rows = record.restore({"results": results, **observers}, exact=True) if record is not None else []
+    # What has an error is tried again, with all of its class where that is complete.
+    again = {row.cls_name for row in rows if row.error} - ranks.broadcast(set(results.ends))
+    rows = [row for row in rows if not row.error and row.cls_name not in again]
+    for name in again if ranks.is_main else ():
+        for part in (results, *observers.values()):
+            part.restart_class(name)
+    if record is not None:
+        record.begin(rows, (path for one in entries for path in (one.image_path, one.mask_path) if path))
+    results.ends = ranks.broadcast(results.ends)  # the classes that are complete
+    found = {row.image_path: row for row in rows}
+    left = [position for position, entry in enumerate(entries) if entry.relative_path not in found]
     batches = score_images(
         detector,
-        Task(scoring.dataset.__getitem__, scoring.conclude),
-        [entry.image_path for entry in entries],
+        Task(lambda number: scoring.dataset[left[number]], lambda number, *read: scoring.conclude(left[number], *read)),
+        [entries[position].image_path for position in left],
         options.batch_size,
         options.workers,
-        class_names=names,
+        class_names=[names[position] for position in left],
         maps=scoring.maps,
         ranks=ranks,
     )
-    done = 0
     hidden = None if ranks.is_main else True  # None: where nobody looks
-    with tqdm(total=len(entries), desc="testing", unit="image", leave=False, disable=hidden) as bar:
+    done = 0
+    with tqdm(total=len(entries), initial=len(found), desc="testing", unit="image", leave=False, disable=hidden) as bar:
         for own in batches:
             own_rows = []
-            for position, outcome in own:
+            for number, outcome in own:
+                position, entry = left[number], entries[left[number]]
                 if isinstance(outcome, InputError):
-                    raise outcome
-                row, score, pixels = outcome
+                    if options.strict:
+                        raise outcome
+                    row = PredictionRow(entry.relative_path, entry.class_name, entry.anomaly, error=str(outcome))
+                else:
+                    row, score, pixels = outcome
+                    results.class_of(position).add(position, entry.anomaly, score, pixels)
                 own_rows.append((position, row))
-                results.class_of(position).add(position, entries[position].anomaly, score, pixels)
             together = sorted(chain.from_iterable(ranks.gather(own_rows)), key=lambda numbered: numbered[0])
-            rows += [row for _, row in together]
-            before, done = done, min(done + options.batch_size * ranks.size, len(entries))
-            results.close_before(done)
-            bar.update(done - before)
+            new = [row for _, row in together]
+            found |= {row.image_path: row for row in new}
+            for row in new:
+                if row.error:
+                    bar.write(f"error: {row.error}", file=sys.stderr)
+            if record is not None:
+                record.add(new)
+            done += options.batch_size * ranks.size
+            results.close_before(left[done] if done < len(left) else len(entries))
+            bar.update(len(new))
+        results.close_before(len(entries))
+    if record is not None:
+        record.save()
+    rows = [found[entry.relative_path] for entry in entries if entry.relative_path in found]
+    if ranks.is_main and all(row.error for row in rows):
+        raise InputError(f"None of the images can be scored; the first: {rows[0].error}")
     return ranks.broadcast(results.evaluation(rows))
 
 
@@ -153,6 +186,9 @@ class _Scoring:
         return row, decision.anomaly_score, counted
 
 
+_STATE = ("ends", "done", "deviations", "counts", "curves")
+
+
 class _ResultsByClass:
     """The metrics of classes that come one after the other; what is complete is let go.
 
@@ -183,13 +219,31 @@ class _ResultsByClass:
 
     def close_before(self, position: int) -> None:
         """All images before this position have been added, in whichever process."""
-        complete = [name for name, end in self.ends.items() if end <= position]
+        complete = sorted((name for name, end in self.ends.items() if end <= position), key=self.ends.__getitem__)
         for name in complete:
             del self.ends[name]
             self._close(name)
 
+    def gather_state(self, ranks: Ranks) -> dict[str, Any]:
+        """See `run_record.Part`."""
+        own, self.open = self.open, defaultdict(self.open.default_factory)
+        for part in ranks.gather_lazily(dict(own)):
+            for name, metrics in part.items():
+                self.open[name].merge(metrics)
+        return {name: getattr(self, name) for name in _STATE} | {"open": dict(self.open)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See `run_record.Part`."""
+        self.open |= state.pop("open")
+        self.__dict__ |= state
+
+    def restart_class(self, name: str) -> None:
+        """See `run_record.Part`."""
+        self.ends[name] = len(self.names) - self.names[::-1].index(name)
+
     def evaluation(self, predictions: list[PredictionRow]) -> Evaluation:
         """Of all classes, once everything is in."""
+        self.done = {name: self.done[name] for name in dict.fromkeys(self.names) if name in self.done}
         mean = _mean(list(self.done.values()))
         deviations = list(self.deviations.values())
         return Evaluation(

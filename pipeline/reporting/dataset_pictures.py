@@ -1,13 +1,12 @@
 """The pictures that a run on a dataset leaves: those of its most telling images, and maps as arrays."""
 
-import csv
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
-from typing import Literal
+from pathlib import PurePath
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -15,14 +14,14 @@ import numpy as np
 from AnomalyCLIP_lib.decisions import ANOMALOUS, Decision
 from AnomalyCLIP_lib.detector import Prediction
 from AnomalyCLIP_lib.errors import InputError
-from AnomalyCLIP_lib.files import atomic_write, make_folder
-from AnomalyCLIP_lib.images import decode_mask, read_bytes, read_image
+from AnomalyCLIP_lib.images import decode_mask, image_size, read_bytes, read_image
 from dataset import Entry
 from pipeline.distributed import Ranks
-from pipeline.reporting.image_files import output_names, picture_path, refuse_to_overwrite, save_image_picture, save_map
+from pipeline.output_folder import OutputFolder
+from pipeline.reporting.image_files import map_name, output_names, picture_name, refuse_to_overwrite, save_map
 from pipeline.reporting.observing import ScoredImage
 from pipeline.reporting.outcomes import outcome
-from pipeline.reporting.pictures import KINDS
+from pipeline.reporting.pictures import KINDS, PictureOptions, save_picture
 from pipeline.reporting.predictions import csv_lines
 
 INDEX = "pictures.csv"
@@ -47,16 +46,6 @@ RANKINGS = {  # name: label, whether high scores come first
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A row of pictures.csv: a picture that a run drew, and why."""
-
-    output: PurePath
-    entry: Entry
-    outcome: str
-    chosen_as: str
-
-
-@dataclass(frozen=True)
 class _Candidate:
     """An image in the choice, of whichever process; what it takes to draw it stays in its own."""
 
@@ -75,133 +64,151 @@ class DatasetPictures:
     Args:
         folder: where they go, mirroring the dataset's folders.
         entries: all images of the run, in their order.
-        visualize: one of `pictures.KINDS`, or "none".
-        draw_all: every image is drawn, as soon as it is scored.
-        save_maps: also write every smoothed map as (S, S) float32 .npy.
+        options: what is drawn and saved.
         mask_threshold: grey value above which a mask is anomalous, or "auto".
+        predict: scores the image at a position anew, for one that an earlier run has scored; None: there is none.
         per_ranking: how many images of each kind.
 
     Raises:
-        InputError: one of them would overwrite an image of the dataset.
+        InputError: one of them would overwrite an image of the dataset, or a file that no run has written.
     """
 
     def __init__(
         self,
-        folder: Path,
+        folder: OutputFolder,
         entries: Sequence[Entry],
-        visualize: str,
-        draw_all: bool = False,
-        save_maps: bool = False,
+        options: PictureOptions,
         mask_threshold: Literal["auto"] | int = "auto",
+        predict: Callable[[int], Prediction] | None = None,
         per_ranking: int = 3,
     ):
-        self.folder, self.entries, self.draw = folder, entries, KINDS.get(visualize)
-        self.draw_all, self.save_maps, self.per_ranking = draw_all, save_maps, per_ranking
+        self.folder, self.entries, self.options, self.predict = folder, entries, options, predict
+        self.draw, self.per_ranking = KINDS.get(options.visualize), per_ranking
         self.mask_threshold: Literal["auto"] | int = mask_threshold
-        self.needs_maps = self.draw is not None or save_maps
-        self.drawn: list[Drawn] = []
+        self.needs_maps = self.draw is not None or options.save_maps
         self.outputs = output_names([PurePath(entry.relative_path) for entry in entries])
-        self.own_files = {
-            path.resolve() for entry in entries for path in (entry.image_path, entry.mask_path) if path is not None
-        }
+        self.inputs = [path for entry in entries for path in (entry.image_path, entry.mask_path) if path is not None]
+        self.rows: list[tuple[int, tuple[str, ...]]] = []  # of pictures.csv, with their images' positions
         if self.needs_maps:
-            refuse_to_overwrite(self.own_files, folder, self.outputs)
-        # Of the classes that are under way:
-        self._candidates: dict[str, list[_Candidate]] = defaultdict(list)
-        self._counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])  # normal and anomalous images
-        self._kept: dict[int, tuple[Decision, tuple[int, int], Prediction]] = {}
+            refuse_to_overwrite(self.inputs, folder.path, self.outputs)
+            folder.check([INDEX, *map(picture_name, self.outputs), *map(map_name, self.outputs)])
+        # Of the classes that are under way, by class and position, and what it takes to draw them:
+        self._candidates: dict[str, dict[int, _Candidate]] = defaultdict(dict)
+        self._kept: dict[int, tuple[tuple[int, int], Prediction]] = {}
         self._lock = threading.Lock()
 
     def observe(self, scored: ScoredImage) -> None:
         """Write what there is to write for this image at once; keep it if it may be a telling one."""
         if scored.values is None:
             return
-        if self.save_maps:
-            save_map(scored.prediction.anomaly_map.numpy(), self.folder, self.outputs[scored.position])
+        position, name = scored.position, scored.class_name
+        if self.options.save_maps:
+            save_map(scored.prediction.anomaly_map.numpy(), self.folder.claim(map_name(self.outputs[position])))
         if self.draw is None:
             return
-        candidate = _Candidate(scored.position, scored.decision)
-        if self.draw_all:
+        candidate = _Candidate(position, scored.decision)
+        if self.options.every_image:
             self._draw(candidate, scored.values, "")
+            with self._lock:
+                self._candidates[name][position] = candidate
+            return
         with self._lock:
-            candidates = self._candidates[scored.class_name]
-            candidates.append(candidate)
-            self._counts[scored.class_name][self.entries[scored.position].anomaly] += 1
-            if self.draw_all:
-                return
             own_map = replace(scored.prediction, anomaly_map=scored.prediction.anomaly_map.clone())  # not its batch
-            self._kept[scored.position] = scored.decision, scored.size, own_map
-            ranked = self._ranked(candidates)
-            for position in [one.position for one in candidates if one.position not in ranked]:
-                del self._kept[position]
-            candidates[:] = ranked.values()
+            self._kept[position] = scored.size, own_map
+            candidates = self._candidates[name] | {position: candidate}
+            self._candidates[name] = self._ranked(candidates.values())
+            for left_out in candidates.keys() - self._candidates[name].keys():
+                self._kept.pop(left_out, None)
 
     def end_class(self, name: str, ranks: Ranks) -> None:
         """Choose among the images of all processes, and draw those of this one."""
         if self.draw is None:
             return
-        own, own_counts = self._candidates.pop(name, []), self._counts.pop(name, [0, 0])
-        parts = ranks.gather((own, own_counts))
-        together = sorted((one for part, _ in parts for one in part), key=lambda candidate: candidate.position)
-        if self.draw_all:
-            self._note_drawn((candidate, ALL) for candidate in together)
+        self._gather(ranks)
+        own = self._candidates.pop(name, {})
+        if self.options.every_image:
+            self._note_drawn((own[position], ALL) for position in sorted(own))
             return
-        chosen = self._chosen(together)
+        chosen = self._chosen([own[position] for position in sorted(own)])
         self._note_drawn((candidate, ranking) for candidate, ranking, _ in chosen)
-        if ranks.is_main:
-            self.write_index()  # before anything is drawn, so that a run that is killed leaves nothing unlisted
-        counts = [sum(part[label] for _, part in parts) for label in (0, 1)]
-        reasons = {
-            candidate.position: f"{ranking} of {name}: number {place} of {counts[self._label(candidate)]}"
-            for candidate, ranking, place in chosen
-        }
-        reasons = ranks.broadcast(reasons)
+        counts = [0, 0]
+        for entry in self.entries:
+            counts[entry.anomaly] += entry.class_name == name
+        reasons = ranks.broadcast(
+            {
+                candidate.position: (
+                    candidate,
+                    f"{ranking} of {name}: number {place} of {counts[self._label(candidate)]}",
+                )
+                for candidate, ranking, place in chosen
+            }
+        )
+        drawn = set().union(*ranks.gather(reasons.keys() & self._kept.keys()))
+        # What an earlier run has scored is scored again by the main process.
+        left = reasons.keys() - drawn if ranks.is_main else set()
 
-        def draw(candidate: _Candidate) -> None:
-            _, size, prediction = self._kept.pop(candidate.position)
-            if candidate.position in reasons:
-                self._draw(candidate, prediction.values(size), reasons[candidate.position])
+        def draw(position: int) -> None:
+            candidate, reason = reasons[position]
+            if position in left:
+                assert self.predict is not None
+                size, prediction = image_size(self.entries[position].image_path), self.predict(position)
+            else:
+                size, prediction = self._kept[position]
+            self._draw(candidate, prediction.values(size), reason)
 
         with ThreadPoolExecutor(DRAWING_THREADS) as pool:  # compressing a large picture takes a second
-            for _ in pool.map(draw, own):
+            for _ in pool.map(draw, sorted((reasons.keys() & self._kept.keys()) | left)):
                 pass  # an error in a thread is raised here
+        for position, entry in enumerate(self.entries):
+            if entry.class_name == name:
+                self._kept.pop(position, None)
+
+    def gather_state(self, ranks: Ranks) -> Any:
+        """See `run_record.Part`."""
+        self._gather(ranks)
+        with self._lock:
+            candidates = {name: {p: c.decision for p, c in part.items()} for name, part in self._candidates.items()}
+        return self.rows, candidates
+
+    def restore(self, state: Any) -> None:
+        """See `run_record.Part`."""
+        self.rows, candidates = state
+        for name, decisions in candidates.items():
+            self._candidates[name] = {position: _Candidate(position, one) for position, one in decisions.items()}
+
+    def restart_class(self, name: str) -> None:
+        """See `run_record.Part`."""
+        self.rows = [row for row in self.rows if self.entries[row[0]].class_name != name]
+        self._candidates.pop(name, None)
 
     def write_index(self) -> None:
-        """Write pictures.csv, the list of what this run drew, and delete what an earlier list names beyond that.
+        """Write pictures.csv, the list of what was drawn. To be called on the main process after the run."""
+        if self.rows:
+            order = {name: number for number, name in enumerate(dict.fromkeys(one.class_name for one in self.entries))}
+            rows = sorted(self.rows, key=lambda row: order[self.entries[row[0]].class_name])  # a stable sort
+            self.folder.write_text(INDEX, csv_lines([INDEX_COLUMNS, *(row for _, row in rows)]))
 
-        To be called on the main process after the run; classes call it by themselves. Whoever looks at pictures in the
-        folder sees those of one run.
-        """
-        path = self.folder / INDEX
-        new = {picture_path(self.folder, drawn.output).resolve() for drawn in self.drawn}
-        for old in _listed(path, self.folder):
-            if old not in new and old not in self.own_files:
-                old.unlink(missing_ok=True)
-        if not self.drawn:
-            path.unlink(missing_ok=True)
-            return
-        rows = [
-            (
-                picture_path(Path(), one.output).as_posix(),
-                one.entry.relative_path,
-                one.entry.class_name,
-                one.outcome,
-                one.chosen_as,
-            )
-            for one in self.drawn
-        ]
-        make_folder(self.folder, "--save_path")
-        with atomic_write(path) as temporary:
-            temporary.write_text(csv_lines([INDEX_COLUMNS, *rows]), encoding="utf-8", newline="")
+    def files_of(self, position: int) -> tuple[str, str]:
+        """The names of an image's picture and map; empty where there is none."""
+        pictures = {drawn: row[0] for drawn, row in self.rows}
+        return pictures.get(position, ""), map_name(self.outputs[position]).as_posix() if self.options.save_maps else ""
+
+    def _gather(self, ranks: Ranks) -> None:
+        """Bring the candidates of all processes together on the main one."""
+        with self._lock:
+            own = {name: dict(part) for name, part in self._candidates.items()}
+        for part in ranks.gather(own)[1:]:
+            for name, candidates in part.items():
+                self._candidates[name] |= candidates
 
     def _label(self, candidate: _Candidate) -> int:
         return self.entries[candidate.position].anomaly
 
-    def _ranked(self, candidates: Iterable[_Candidate]) -> dict[int, _Candidate]:
+    def _ranked(self, candidates: Collection[_Candidate]) -> dict[int, _Candidate]:
         """Those among the first of any ranking, by position."""
         return {one.position: one for ranking in RANKINGS for one in self._first(candidates, ranking)}
 
-    def _first(self, candidates: Iterable[_Candidate], ranking: str) -> list[_Candidate]:
+    def _first(self, candidates: Collection[_Candidate], ranking: str) -> list[_Candidate]:
         label, descending = RANKINGS[ranking]
         sign = -1 if descending else 1
         part = [candidate for candidate in candidates if self._label(candidate) == label]
@@ -221,8 +228,9 @@ class DatasetPictures:
 
     def _note_drawn(self, chosen: Iterable[tuple[_Candidate, str]]) -> None:
         for candidate, reason in chosen:
-            entry, output = self.entries[candidate.position], self.outputs[candidate.position]
-            self.drawn.append(Drawn(output, entry, WORDS[outcome(entry.anomaly, candidate.decision.called)], reason))
+            entry, picture = self.entries[candidate.position], picture_name(self.outputs[candidate.position]).as_posix()
+            worth = WORDS[outcome(entry.anomaly, candidate.decision.called)]
+            self.rows.append((candidate.position, (picture, entry.relative_path, entry.class_name, worth, reason)))
 
     def _draw(self, candidate: _Candidate, values: np.ndarray, reason: str) -> None:
         assert self.draw is not None
@@ -231,7 +239,7 @@ class DatasetPictures:
         note = f"{WORDS[outcome(entry.anomaly, decision.called)]}: labelled {label}{'; ' if reason else ''}{reason}"
         truth = self._truth(entry, (values.shape[1], values.shape[0]))
         picture = self.draw(read_image(entry.image_path), decision, values, truth, note)
-        save_image_picture(picture, self.folder, self.outputs[candidate.position])
+        save_picture(picture, self.folder.claim(picture_name(self.outputs[candidate.position])))
 
     def _truth(self, entry: Entry, size: tuple[int, int]) -> np.ndarray | None:
         """The stored mask at the image's own size (width, height); None where there is none that can be read.
@@ -245,17 +253,3 @@ class DatasetPictures:
         except InputError:
             return None
         return cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-
-
-def _listed(index: Path, folder: Path) -> set[Path]:
-    """The pictures below `folder` that a pictures.csv lists; none where it is not one."""
-    try:
-        with index.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != INDEX_COLUMNS:
-                return set()
-            listed = {(folder / row["picture"]).resolve() for row in reader if row["picture"]}
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError):
-        return set()
-    root = folder.resolve()
-    return {path for path in listed if path.suffix == ".png" and root in path.parents}

@@ -7,13 +7,10 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from AnomalyCLIP_lib.errors import InputError
-from AnomalyCLIP_lib.files import atomic_write, make_folder
-from pipeline.reporting.pictures import save_picture
+from AnomalyCLIP_lib.files import atomic_write
 
 PICTURE_SUFFIX = ".png"
 MAP_SUFFIX = ".npy"
-FAST = 2
-"""Compression of PNG: four times as fast as the usual 6, and a tenth larger."""
 
 
 def output_names(names: Sequence[PurePath]) -> list[PurePath]:
@@ -41,8 +38,7 @@ def refuse_to_overwrite(images: Iterable[Path], folder: Path, outputs: Iterable[
     own = {path.resolve() for path in images}
     folders = {path.parent for path in own}
     for output in outputs:
-        for suffix in (PICTURE_SUFFIX, MAP_SUFFIX):
-            path = _path(folder, output, suffix)
+        for path in (folder / picture_name(output), folder / map_name(output)):
             if path.resolve() in own:
                 raise InputError(f"--save_path {folder} would overwrite the image {path}; choose another folder.")
             if path.resolve().parent in folders:
@@ -50,28 +46,20 @@ def refuse_to_overwrite(images: Iterable[Path], folder: Path, outputs: Iterable[
                 raise InputError(f"--save_path {folder} would put {path.name} {place}; choose another folder.")
 
 
-def save_image_picture(picture: np.ndarray, folder: Path, output: PurePath) -> None:
-    """Write a picture of `pictures.KINDS` as PNG, atomically."""
-    path = picture_path(folder, output)
-    make_folder(path.parent, "--save_path")
-    save_picture(picture, path, FAST)
+def picture_name(output: PurePath) -> PurePath:
+    """The file of an image's picture, for a name from `output_names`."""
+    return output.with_name(output.name + PICTURE_SUFFIX)
 
 
-def save_map(anomaly_map: np.ndarray, folder: Path, output: PurePath) -> None:
+def map_name(output: PurePath) -> PurePath:
+    """The file of an image's anomaly map, for a name from `output_names`."""
+    return output.with_name(output.name + MAP_SUFFIX)
+
+
+def save_map(anomaly_map: np.ndarray, path: Path) -> None:
     """Write the (S, S) float32 map itself as .npy, atomically."""
-    path = _path(folder, output, MAP_SUFFIX)
-    make_folder(path.parent, "--save_path")
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.save(file, anomaly_map)
-
-
-def picture_path(folder: Path, output: PurePath) -> Path:
-    """Where `save_image_picture` writes."""
-    return _path(folder, output, PICTURE_SUFFIX)
-
-
-def _path(folder: Path, output: PurePath, suffix: str) -> Path:
-    return folder / output.with_name(output.name + suffix)
 
 
 def _key(name: PurePath) -> str:

@@ -1,7 +1,7 @@
 """Watching a run image by image: for pictures and the report."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -48,3 +48,12 @@ class Observer(Protocol):
 
     def end_class(self, name: str, ranks: Ranks) -> None:
         """Called in all processes, in the same order, when all images of a class have been seen."""
+
+    def gather_state(self, ranks: Ranks) -> Any:
+        """See `run_record.Part`."""
+
+    def restore(self, state: Any) -> None:
+        """See `run_record.Part`."""
+
+    def restart_class(self, name: str) -> None:
+        """See `run_record.Part`."""

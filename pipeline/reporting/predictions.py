@@ -5,10 +5,8 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from AnomalyCLIP_lib.decisions import Decision
-from AnomalyCLIP_lib.files import atomic_write
 
 COLUMNS = (
     "image_path",
@@ -21,6 +19,8 @@ COLUMNS = (
     "map_max",
     "area_fraction",
     "regions",
+    "picture",
+    "map",
     "error",
 )
 
@@ -34,6 +34,7 @@ class PredictionRow:
         cls_name, label: of a dataset's image (0 normal, 1 anomalous); empty and None otherwise.
         decision: None where the image could not be read.
         error: the sentence that says why; else empty.
+        picture, map: the files written for it, relative to the run's folder; empty where there is none.
     """
 
     image_path: str
@@ -41,13 +42,15 @@ class PredictionRow:
     label: int | None = None
     decision: Decision | None = None
     error: str = ""
+    picture: str = ""
+    map: str = ""
 
     def cells(self) -> tuple[str, ...]:
         """In the order of `COLUMNS`; numbers in full precision, regions as JSON, what does not apply empty."""
         label = "" if self.label is None else str(self.label)
         decision = self.decision
         if decision is None:
-            return (self.image_path, self.cls_name, label, *[""] * 7, self.error)
+            return (self.image_path, self.cls_name, label, *[""] * 9, self.error)
         threshold = decision.thresholds.image
         return (
             self.image_path,
@@ -59,26 +62,36 @@ class PredictionRow:
             threshold.source,
             *("" if value is None else repr(value) for value in (decision.map_max, decision.area_fraction)),
             "" if decision.regions is None else json.dumps(decision.regions),
+            self.picture,
+            self.map,
             self.error,
         )
 
 
 def csv_lines(rows: Iterable[Sequence[str]]) -> str:
-    """Rows of cells as CSV text that can be encoded."""
+    """Rows of cells as CSV text that can be encoded; see `neutral` for cells that a spreadsheet would compute."""
     buffer = io.StringIO()
     plain, quoted = (csv.writer(buffer, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
     for row in rows:
-        (quoted if any("\r" in cell for cell in row) else plain).writerow(row)  # before Python 3.13 \r is not quoted
+        cells = [neutral(cell) for cell in row]
+        (quoted if any("\r" in cell for cell in cells) else plain).writerow(cells)  # Python < 3.13 does not quote \r
     return printable(buffer.getvalue())
+
+
+def neutral(cell: str) -> str:
+    """The cell, with an apostrophe before what a spreadsheet would take for a formula: =, +, -, @, tab or return.
+
+    Undone by removing one apostrophe where one of these follows it.
+    """
+    if not cell.lstrip("'").startswith(("=", "+", "-", "@", "\t", "\r")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return "'" + cell
+    return cell
 
 
 def printable(text: str) -> str:
     """The text with \\udc80 to \\udcff written out: bytes of a file's name that are no UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def write_predictions(rows: Iterable[PredictionRow], path: Path) -> None:
-    """Write the whole file, atomically."""
-    text = csv_lines([COLUMNS, *(row.cells() for row in rows)])
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")

@@ -54,7 +54,7 @@ def train(arguments: argparse.Namespace, ranks: Ranks) -> None:
     save_path = arguments.save_path or CHECKPOINTS / f"trained_on_{arguments.dataset}"
     refuse_later_epochs(Path(save_path), arguments.epoch)
     save_path = output_folder(save_path, "--save_path")
-    log = open_log(save_path) if ranks.is_main else silent_log()
+    log = open_log(save_path / "log.txt") if ranks.is_main else silent_log()
     for line in (summary(index), model.describe(), *model.provenance.notices, *notices):
         log.info(line)
     thresholds = mask_thresholds(entries, arguments.mask_threshold)

@@ -9,8 +9,8 @@ from PIL import Image
 
 from AnomalyCLIP_lib.decisions import Thresholds
 from AnomalyCLIP_lib.errors import InputError
-from pipeline.reporting.image_files import FAST, MAP_SUFFIX, PICTURE_SUFFIX
-from pipeline.reporting.pictures import outline, overlay
+from pipeline.reporting.image_files import MAP_SUFFIX, PICTURE_SUFFIX
+from pipeline.reporting.pictures import COMPRESSION, outline, overlay
 from pipeline.reporting.predictions import COLUMNS, PredictionRow, csv_lines
 from pipeline.web.scoring import Refused, Scored, read_upload
 
@@ -42,7 +42,7 @@ def heat_map(scored: Scored, pixel_threshold: float | None, opacity: float) -> t
     if pixel_threshold is not None:
         drawn = outline(drawn, values, pixel_threshold)
     buffer = io.BytesIO()
-    Image.fromarray(drawn).save(buffer, format="PNG", compress_level=FAST)
+    Image.fromarray(drawn).save(buffer, format="PNG", compress_level=COMPRESSION)
     return f"{PurePath(scored.name).stem}_heat_map{PICTURE_SUFFIX}", buffer.getvalue()
 
 

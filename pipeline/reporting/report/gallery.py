@@ -1,8 +1,7 @@
 """The gallery of the report: a card for each image, kept while the run goes by, within a number of bytes."""
 
-import heapq
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from AnomalyCLIP_lib.decisions import Decision
@@ -70,35 +69,64 @@ class Gallery:
         self.cards: list[Card] = []
         self.shares = _shares(class_sizes, most_cards)
         self.byte_budget = byte_budget(sum(self.shares.values()), len(class_sizes))
-        # Per class that is under way a heap, the least error first. What it ends with does not depend on the order.
-        self._kept: dict[str, list[tuple[float, int, Card]]] = {name: [] for name in class_sizes}
+        # Per class that is under way, by position. What it ends with does not depend on the order of the images.
+        self._kept: dict[str, dict[int, Card]] = {name: {} for name in class_sizes}
         self._lock = threading.Lock()
 
     def observe(self, scored: ScoredImage) -> None:
         """Make the card of this image, if it can still have a place."""
         place = error(scored.label, scored.decision), -scored.position
-        if not self._has_place(scored.class_name, place):
-            return
+        with self._lock:
+            kept, share = self._kept[scored.class_name], self.shares[scored.class_name]
+            if len(kept) >= share and (not share or place < min(map(_place, kept.values()))):
+                return
         threshold = scored.decision.thresholds.pixel.value
         thumbnails = make_thumbnails(scored.picture, scored.size, scored.values, threshold, self.byte_budget)
         card = Card(scored.position, scored.name, scored.class_name, scored.label, scored.decision, thumbnails)
         with self._lock:
-            kept = self._kept[scored.class_name]
-            heapq.heappush(kept, (*place, card))
-            if len(kept) > self.shares[scored.class_name]:
-                heapq.heappop(kept)
+            kept = self._kept[scored.class_name]  # another one where it was gathered meanwhile
+            kept[scored.position] = card
+            if len(kept) > share:
+                del kept[min(kept.values(), key=_place).position]
 
     def end_class(self, name: str, ranks: Ranks = ALONE) -> None:
         """Bring the cards of all processes together on the main one."""
-        everything: list[tuple[float, int, Card]] = []
-        for part in ranks.gather_lazily(self._kept.pop(name)):
-            everything = heapq.nlargest(self.shares[name], [*everything, *part], key=lambda item: item[:2])
-        self.cards += [card for _, _, card in everything]
+        self._gather([name], ranks)
+        self.cards += by_error(self._kept.pop(name).values())
 
-    def _has_place(self, class_name: str, place: tuple[float, int]) -> bool:
+    def gather_state(self, ranks: Ranks) -> tuple[list[Card], dict[str, dict[int, Card]]]:
+        """See `run_record.Part`."""
+        self._gather(list(self._kept), ranks)
         with self._lock:
-            kept, share = self._kept[class_name], self.shares[class_name]
-            return len(kept) < share or (share > 0 and place > kept[0][:2])
+            return list(self.cards), {name: dict(kept) for name, kept in self._kept.items()}
+
+    def restore(self, state: tuple[list[Card], dict[str, dict[int, Card]]]) -> None:
+        """See `run_record.Part`."""
+        self.cards, self._kept = state
+
+    def restart_class(self, name: str) -> None:
+        """See `run_record.Part`."""
+        self.cards = [card for card in self.cards if card.class_name != name]
+        self._kept[name] = {}
+
+    def _gather(self, names: Sequence[str], ranks: Ranks) -> None:
+        if ranks.size == 1:
+            return
+        with self._lock:
+            own = {name: self._kept[name] for name in names}
+            self._kept |= {name: {} for name in names}
+        together: dict[str, dict[int, Card]] = {name: {} for name in names}
+        for part in ranks.gather_lazily(own):
+            for name, cards in part.items():
+                best = by_error([*together[name].values(), *cards.values()])[: self.shares[name]]
+                together[name] = {card.position: card for card in best}
+        with self._lock:
+            for name, cards in together.items():
+                self._kept[name] = cards | self._kept[name]
+
+
+def _place(card: Card) -> tuple[float, int]:
+    return card.error, -card.position
 
 
 def by_error(cards: Iterable[Card]) -> list[Card]:

@@ -10,7 +10,6 @@ from typing import Any
 import jinja2
 
 from AnomalyCLIP_lib.decisions import ANOMALOUS, NORMAL, Thresholds
-from AnomalyCLIP_lib.files import atomic_write
 from generic_dataset_json.names import DatasetFacts
 from pipeline.evaluation.results import Evaluation
 from pipeline.reporting.outcomes import DECISIONS, OUTCOMES
@@ -36,7 +35,6 @@ from pipeline.reporting.report.tables import (
     outcome_counts,
     rows_by_class,
 )
-from pipeline.reporting.run_folder import REPORT
 
 _TEMPLATES = Path(__file__).parent / "template"
 
@@ -96,17 +94,8 @@ class _Charts:
     remarks: list[str] = field(default_factory=list)
 
 
-def write_report(report: Report, folder: Path) -> Path:
-    """Write report.html into `folder`, atomically; the same content gives the same bytes. Returns its path."""
-    path = folder / REPORT
-    page = render(report).encode("utf-8", "backslashreplace")  # a file name may not be valid UTF-8
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(page)
-    return path
-
-
 def render(report: Report) -> str:
-    """The page as HTML text. Every name, label and setting is escaped."""
+    """The page as HTML text: every name, label and setting escaped, the same text for the same content."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
