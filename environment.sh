@@ -41,3 +41,16 @@ prepare_environment() { # argument: extras of pyproject.toml, for example app,te
     fi
     PATH="$REPOSITORY/.venv/bin:$PATH"
 }
+
+for_each_dataset() { # arguments: a function of a dataset's name and folder, then names; all that are found without any
+    local action="$1" found failed=()
+    found="$(python -m generic_dataset_json --folders --root "$DATA_ROOT" "${@:2}")"
+    while IFS=$'\t' read -r name folder; do
+        echo "== $name: $folder"
+        "$action" "$name" "$folder" || failed+=("$name")
+    done <<<"$found"
+    [ ${#failed[@]} -eq 0 ] || { # the others went on
+        echo "failed: ${failed[*]}; the messages are above" >&2
+        exit 1
+    }
+}

@@ -5,6 +5,8 @@ torchrun --nproc_per_node=4 train.py ...    # four processes share the encoding
 """
 
 import argparse
+import shlex
+import sys
 from collections.abc import Sequence
 
 from AnomalyCLIP_lib.errors import InputError
@@ -13,7 +15,10 @@ from utils import positive, run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
     arguments = _parser().parse_args(argv)
+    if arguments.resume and arguments.overwrite:
+        raise InputError("--resume contradicts --overwrite; omit one of them.")
     if arguments.feature_cache == "off" and arguments.feature_cache_required:
         raise InputError("--feature_cache_required contradicts --feature_cache off; omit one of them.")
     check_inputs(arguments.train_data_path, checkpoint=arguments.init_from)
@@ -22,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pipeline.training.train_run import train
 
     with process_group(arguments.device) as ranks:
-        train(arguments, ranks)
+        train(arguments, ranks, shlex.join(["python", "train.py", *argv]))
     return 0
 
 
@@ -30,7 +35,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train_data_path", required=True, help="folder with meta.json, or the file itself")
     parser.add_argument("--save_path", help="folder of the checkpoints (default: checkpoints/trained_on_<dataset>)")
-    parser.add_argument("--dataset", default="mvtec", help="label of the training dataset (default: %(default)s)")
+    parser.add_argument(
+        "--dataset", help="label of the training dataset (default: the folder's name, where it is that of a known one)"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with a stopped training, with the same flags")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the checkpoints of an earlier training in --save_path"
+    )
     parser.add_argument("--init_from", help="start from this checkpoint's prompts, at epoch 0")
     parser.add_argument("--epoch", type=positive, default=15, help="default: %(default)s")
     parser.add_argument("--learning_rate", type=_learning_rate, default=0.001, help="default: %(default)s")

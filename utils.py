@@ -58,8 +58,8 @@ def set_seed(seed: int) -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def open_log(path: Path) -> logging.Logger:
-    """A logger that writes to standard output and, anew, to the file `path`; both without time stamps.
+def open_log(path: Path, append: bool = False) -> logging.Logger:
+    """A logger that writes to standard output and to the file `path`, anew or at its end; both without time stamps.
 
     Raises:
         InputError: the file cannot be written.
@@ -71,7 +71,7 @@ def open_log(path: Path) -> logging.Logger:
         handler.close()
         logger.removeHandler(handler)
     try:
-        to_file = logging.FileHandler(path, mode="w", encoding="utf-8", errors="backslashreplace")
+        to_file = logging.FileHandler(path, mode="a" if append else "w", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise InputError(f"Cannot write {path}: {error.strerror}; choose another --save_path.") from error
     for handler in (logging.StreamHandler(sys.stdout), to_file):

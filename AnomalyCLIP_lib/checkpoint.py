@@ -36,11 +36,21 @@ class Checkpoint:
         path: where it was read from.
         prompts: ctx_pos, ctx_neg and compound_prompts_text.{i}; the buffers too, where the file has them.
         settings: ours beside the prompts; empty for a file of the authors, but for the prompt sizes.
+        epoch: after which they were saved; None where the file does not say.
     """
 
     path: Path
     prompts: dict[str, Tensor]
     settings: dict[str, Any]
+    epoch: int | None = None
+
+    @property
+    def notices(self) -> list[str]:
+        """Sentences for the user: that the training went on after these prompts, or would have."""
+        epochs = self.settings.get("epochs")
+        if not isinstance(epochs, int) or self.epoch is None or self.epoch >= epochs:
+            return []
+        return [f"the prompts {self.shown_path} are those after epoch {self.epoch} of a training of {epochs}."]
 
     @property
     def trained_on(self) -> str | None:
@@ -86,7 +96,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             raise InputError(f"The entry {key} in the checkpoint {path} is no text; the file is damaged, use another.")
     check_stored(settings, f"the checkpoint {path}")
     prompts = {str(key): value for key, value in state.items() if not str(key).startswith(UNUSED_TENSORS)}
-    return Checkpoint(path, prompts, settings | _prompt_sizes(prompts, path))
+    epoch = content.get("epoch")
+    return Checkpoint(path, prompts, settings | _prompt_sizes(prompts, path), epoch if isinstance(epoch, int) else None)
 
 
 def _prompt_sizes(prompts: Mapping[str, Any], path: Path) -> dict[str, int]:
@@ -177,7 +188,7 @@ def write_checkpoint(path: str | Path, prompt_learner: nn.Module, settings: Mapp
     state = {key: value.detach().cpu().contiguous() for key, value in prompt_learner.state_dict().items()}
     buffer = io.BytesIO()  # torch writes the file's own name into the archive; a buffer has none
     torch.save({"prompt_learner": state, "settings": dict(settings), "epoch": epoch}, buffer)
-    with atomic_write(path) as temporary:
+    with atomic_write(path, durable=True) as temporary:
         temporary.write_bytes(buffer.getvalue())
 
 
@@ -216,34 +227,13 @@ def find_prompts(backbone: Backbone, tested_dataset: str | None = None) -> Path 
         order = ["mvtec"]
     for trained_on in order:
         for folder in TRAINED_ON_FOLDERS[trained_on]:
-            for _, path in _epochs(CHECKPOINTS / folder):
+            for _, path in epochs_in(CHECKPOINTS / folder):
                 if _fits(path, backbone):
                     return path
     return None
 
 
-def refuse_later_epochs(folder: Path, epochs: int) -> None:
-    """Raise InputError where `folder` holds epochs of a longer run, which would pass for the result of this one."""
-    later = [path for number, path in _epochs(folder) if number > epochs]
-    if later:
-        raise InputError(
-            f"{later[0]} is of a run with more epochs and would be taken for the result of this one; remove it or "
-            "choose another --save_path."
-        )
-
-
-def remove_other_epochs(folder: Path, kept: Path) -> None:
-    """Remove an earlier run's checkpoints, which would pass for the result of this one, should it be killed.
-
-    Args:
-        kept: the first checkpoint of this run, already written.
-    """
-    for _, path in _epochs(folder):
-        if path != kept:
-            path.unlink(missing_ok=True)
-
-
-def _epochs(folder: Path) -> list[tuple[int, Path]]:
+def epochs_in(folder: Path) -> list[tuple[int, Path]]:
     """The checkpoints of a run with their epochs, the last one first."""
     found = [(re.fullmatch(r"epoch_(\d+)", path.stem), path) for path in folder.glob("epoch_*.pth")]
     return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)

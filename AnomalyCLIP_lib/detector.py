@@ -75,13 +75,15 @@ class Provenance:
         fingerprint: of the CLIP weights.
         pretrained: open_clip's tag, where one was given; None for a local file and for the backbone's default.
         checkpoint: the prompts' file; None for handwritten, fresh or no prompts.
-        notices: sentences for the user: typed settings that depart from the checkpoint's.
+        notices: sentences for the user.
+        departs: whether typed settings are not those of the checkpoint, which its thresholds were found with.
     """
 
     fingerprint: str
     pretrained: str | None
     checkpoint: Checkpoint | None
     notices: tuple[str, ...] = ()
+    departs: bool = False
 
 
 class Detector(ABC):
@@ -142,7 +144,7 @@ class Detector(ABC):
         checkpoint = self.provenance.checkpoint
         saved = checkpoint.settings if checkpoint is not None else {}
         name = str(checkpoint.path) if checkpoint is not None else "a run without a checkpoint"
-        return choose_thresholds(image, pixel, saved, name, departs=bool(self.provenance.notices))
+        return choose_thresholds(image, pixel, saved, name, self.provenance.departs)
 
     def predict(
         self,

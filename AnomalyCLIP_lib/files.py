@@ -10,10 +10,13 @@ from AnomalyCLIP_lib.errors import InputError
 
 
 @contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path, durable: bool = False) -> Iterator[Path]:
     """Give a temporary path in the folder of `path`; rename it to `path` when the block ends well.
 
     If the block raises, the temporary file is removed and whatever stood at `path` before stays.
+
+    Args:
+        durable: wait until the disk has it, so that it outlives a power cut, too.
 
     Raises:
         InputError: the folder does not exist or cannot be written to, or the disk is full.
@@ -29,7 +32,11 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         yield temporary
         mode = 0o666 & ~_umask()  # mkstemp makes files that only their owner can read
         temporary.chmod(mode)
+        if durable:
+            _sync(temporary)
         temporary.replace(path)
+        if durable and os.name == "posix":
+            _sync(path.parent)
     except OSError as error:
         raise InputError(f"Cannot write {path}: {error.strerror or error}.") from error
     finally:
@@ -67,6 +74,14 @@ def make_folder(path: str | Path, flag: str) -> Path:
 
 def _unusable(path: Path, flag: str, error: OSError) -> InputError:
     return InputError(f"{flag} {path} cannot be written to: {error.strerror or error}; choose another folder.")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

@@ -177,6 +177,7 @@ def _build(
         if saved is not None:
             fill_prompt_learner(prompts, saved, token_embedding, architecture)
     tag = None if pretrained is not None and Path(pretrained).is_file() else pretrained
-    provenance = Provenance(weights, tag, saved, tuple(notices))
+    stopped = saved.notices if saved is not None else []
+    provenance = Provenance(weights, tag, saved, (*notices, *stopped), departs=bool(notices))
     model = AnomalyCLIP(clip, architecture, settings, prompts, provenance).to(place).eval()
     return _compiled(model) if compile else model

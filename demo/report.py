@@ -16,6 +16,7 @@ import torch
 from tabulate import tabulate
 
 from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, find_backbone
+from AnomalyCLIP_lib.checkpoint import epochs_in
 from AnomalyCLIP_lib.loading import HANDWRITTEN, load
 from AnomalyCLIP_lib.weights import random_clip
 from dataset import DatasetIndex, read_index
@@ -53,13 +54,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_path", default="data/demo/unseen", help="default: %(default)s")
     parser.add_argument(
-        "--prompts", help="a checkpoint to compare with the committed one; the other variants are left out"
+        "--prompts",
+        type=Path,
+        help="a checkpoint, or a training's folder, to compare with the committed one; the other variants are left out",
     )
     arguments = parser.parse_args(argv)
     index = read_index(arguments.data_path)
     variants: dict[str, dict[str, Any]] = {"committed prompts": {}}
     if arguments.prompts:
-        variants[arguments.prompts] = {"checkpoint": arguments.prompts}
+        prompts = epochs_in(arguments.prompts)[0][1] if arguments.prompts.is_dir() else arguments.prompts
+        variants[str(prompts)] = {"checkpoint": prompts}
     else:
         variants |= {
             "handwritten prompts": {"checkpoint": HANDWRITTEN},

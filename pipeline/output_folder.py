@@ -81,6 +81,10 @@ class OutputFolder:
                     f"{path} is there already and not the result of an earlier run; choose another {self.flag}."
                 )
 
+    def wrote(self, paths: Iterable[Path]) -> bool:
+        """Whether an earlier run has written all of these files in the folder."""
+        return all(path.relative_to(self.path).as_posix() in self._earlier for path in paths)
+
     def begin(self, inputs: Iterable[Path] = ()) -> None:
         """Remove what the earlier run wrote: from here on the folder is this run's.
 

@@ -71,7 +71,7 @@ def test_a_sweep_encodes_once(train, tmp_path):
         ["--dpam", "none"],
         ["--feature_cache_dtype", "fp16"],
     ):
-        assert train("other", *flags, "--epoch", "1")[1] == 12, flags
+        assert train("other", *flags, "--epoch", "1", "--overwrite")[1] == 12, flags
     assert entries(cache) == 5 * ["features"] + 3 * ["masks"]
 
 

@@ -12,6 +12,7 @@ from test_commands import train_tiny
 from AnomalyCLIP_lib.loading import load
 from dataset import read_index
 from generic_dataset_json.meta_json import Entry
+from pipeline.output_folder import OutputFolder
 from pipeline.training import progress as training_progress
 from pipeline.training.progress import MOST_COLUMNS, TrainingProgress, chosen_images, loss_curves
 
@@ -25,7 +26,7 @@ def model(tiny_files):
 
 @pytest.fixture
 def progress(model, tiny_dataset, tmp_path):
-    return TrainingProgress(model, read_index(tiny_dataset).split("test"), "auto", tmp_path, told.append)
+    return TrainingProgress(model, read_index(tiny_dataset).split("test"), "auto", OutputFolder(tmp_path), told.append)
 
 
 told: list[str] = []
@@ -49,6 +50,9 @@ def test_what_is_learned_stays_the_same_to_the_bit(tiny_files, tiny_dataset, tmp
 
         def epoch_done(self, *_):
             pass
+
+        def state(self):
+            return {}
 
     monkeypatch.setattr("pipeline.training.train_run.TrainingProgress", Unseen)
     train_tiny(tiny_files, tiny_dataset, tmp_path / "unseen", "--feature_cache", "off")
@@ -164,6 +168,8 @@ def test_a_broken_tensorboard_ends_no_training(progress, tmp_path):
 
 def test_no_random_number_is_used_up(model, tiny_dataset, tmp_path):
     state = torch.get_rng_state()
-    progress = TrainingProgress(model, read_index(tiny_dataset).split("test"), "auto", tmp_path, told.append)
+    progress = TrainingProgress(
+        model, read_index(tiny_dataset).split("test"), "auto", OutputFolder(tmp_path), told.append
+    )
     progress.epoch_done(1, 0.5, 0.5)
     assert torch.equal(torch.get_rng_state(), state)

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, RandomSampler
+from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 from tqdm import tqdm
 
 from AnomalyCLIP_lib.model import AnomalyCLIP
@@ -59,7 +59,29 @@ class CacheOptions:
     required: bool = False
 
 
-class EncodedBatches:
+class _Batches:
+    """Batches of training, shuffled anew whenever they are iterated over."""
+
+    batches: BatchSampler
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def order_state(self) -> Tensor:
+        """Of the random numbers that decide the order of the next epochs."""
+        return self._generator().get_state()
+
+    def restore_order(self, state: Tensor) -> None:
+        """Go on with the order of the epochs after one that ended with this state."""
+        self._generator().set_state(state)
+
+    def _generator(self) -> torch.Generator:
+        sampler = self.batches.sampler
+        assert isinstance(sampler, RandomSampler) and isinstance(sampler.generator, torch.Generator)
+        return sampler.generator
+
+
+class EncodedBatches(_Batches):
     """Batches whose images are read and encoded whenever they are iterated over.
 
     Each of the processes of a run reads and encodes its share. The main one gets all batches; on the others the
@@ -75,14 +97,11 @@ class EncodedBatches:
         self,
         model: AnomalyCLIP,
         dataset: AnomalyDataset,
-        batches: BatchSampler | Sequence[list[int]],
+        batches: BatchSampler,
         workers: int,
         ranks: Ranks,
     ):
         self.model, self.dataset, self.batches, self.workers, self.ranks = model, dataset, batches, workers, ranks
-
-    def __len__(self) -> int:
-        return len(self.batches)
 
     def __iter__(self) -> Iterator[FeatureBatch]:
         own = self._encoded()
@@ -104,7 +123,7 @@ class EncodedBatches:
                 yield [image_features, torch.stack(masks), torch.tensor(labels), *patch_features]
 
 
-class CachedBatches:
+class CachedBatches(_Batches):
     """Batches from a filled cache; the next one is read while the current one is in use.
 
     Args:
@@ -115,9 +134,6 @@ class CachedBatches:
 
     def __init__(self, cache: "TrainingCache", batches: BatchSampler, workers: int):
         self.cache, self.batches, self.workers = cache, batches, workers
-
-    def __len__(self) -> int:
-        return len(self.batches)
 
     def __iter__(self) -> Iterator[FeatureBatch]:
         batches = list(self.batches)
@@ -182,7 +198,7 @@ def feature_batches(
     chunks = ranks.broadcast(chunks)
     if chunks:
         images = AnomalyDataset(dataset.entries, dataset.preprocess, with_masks=False)
-        encoded = EncodedBatches(model, images, chunks, workers, ranks)
+        encoded = EncodedBatches(model, images, _Chunks(chunks), workers, ranks)
         hidden = None if ranks.is_main else True
         bar = tqdm(encoded, total=len(chunks), desc="encoding", leave=False, disable=hidden)
         for batch, rows in zip(bar, chunks, strict=ranks.is_main):  # the other processes get no batches
@@ -199,6 +215,20 @@ def feature_batches(
         raise unusable
     report(f"{unusable} Training goes on without the cache: every epoch encodes all images again.")
     return EncodedBatches(model, dataset, batches, workers, ranks)
+
+
+class _Chunks(BatchSampler):
+    """These batches, in this order."""
+
+    def __init__(self, chunks: Sequence[list[int]]):
+        super().__init__(SequentialSampler(range(sum(map(len, chunks)))), 1, drop_last=False)
+        self.chunks = chunks
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.chunks)
+
+    def __len__(self) -> int:
+        return len(self.chunks)
 
 
 class TrainingCache:

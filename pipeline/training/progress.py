@@ -13,11 +13,12 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from AnomalyCLIP_lib.decisions import map_values
-from AnomalyCLIP_lib.files import atomic_write
+from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.images import read_image
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from AnomalyCLIP_lib.scoring import anomaly_maps
 from dataset import Entry, read_mask
+from pipeline.output_folder import OutputFolder
 from pipeline.reporting.margins import LEAST_TEXT, arranged, with_title
 from pipeline.reporting.pictures import mask_picture, overlay, save_picture
 from pipeline.reporting.predictions import csv_lines
@@ -56,12 +57,12 @@ class TrainingProgress:
         model: AnomalyCLIP,
         entries: Sequence[Entry],
         mask_threshold: Literal["auto"] | int,
-        folder: Path,
+        folder: OutputFolder,
         notify: Callable[[str], object],
     ):
-        self.model, self.folder = model, folder
+        self.model, self.folder, self.notify = model, folder, notify
         self.losses: list[tuple[int, float, float]] = []
-        self.tensorboard = _TensorBoard(folder / TENSORBOARD_FOLDER, notify)
+        self.tensorboard = _TensorBoard(folder.path / TENSORBOARD_FOLDER, notify)
         shown = chosen_images(entries)
         pictures = [read_image(entry.image_path) for entry in shown]
         self.features = model.encode_image(torch.stack([model.preprocess(picture) for picture in pictures]))[1]
@@ -85,11 +86,23 @@ class TrainingProgress:
         self.losses.append((epoch, local_loss, image_loss))
         self._add_maps(epoch)
         rows = [[str(number), repr(local), repr(image)] for number, local, image in self.losses]
-        with atomic_write(self.folder / LOSSES) as temporary:
-            temporary.write_text(csv_lines([("epoch", "local_loss", "image_loss"), *rows]), encoding="utf-8")
-        save_picture(loss_curves(self.losses), self.folder / LOSS_CURVES)
-        save_picture(self._table(list(self.maps)), self.folder / MAPS)
+        try:
+            self.folder.write_text(LOSSES, csv_lines([("epoch", "local_loss", "image_loss"), *rows]))
+            save_picture(loss_curves(self.losses), self.folder.claim(LOSS_CURVES))
+            save_picture(self._table(list(self.maps)), self.folder.claim(MAPS))
+        except (InputError, OSError) as error:  # pictures are no reason to lose a training
+            self.notify(f"{error} Training goes on.")
         self.tensorboard.write(epoch, local_loss, image_loss, self._table([epoch]))
+
+    def state(self) -> dict[str, Any]:
+        """What a training that is resumed needs to draw the same pictures, as plain types and tensors."""
+        maps = {epoch: [torch.from_numpy(one) for one in maps] for epoch, maps in self.maps.items()}
+        return {"losses": self.losses, "maps": maps, "stride": self.stride}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self.losses, self.stride = state["losses"], state["stride"]
+        self.maps = {epoch: [one.numpy() for one in maps] for epoch, maps in state["maps"].items()}
 
     def _draw_maps(self) -> list[np.ndarray]:
         """The heat map of every shown image with the prompts as they are now."""
