@@ -91,7 +91,8 @@ def run_command(command: str, flags: Sequence[str], threads: int) -> Run:
 
 def _flags(command: str, dataset: Path, output: Path, epochs: int) -> list[str]:
     if command == "training":  # into a folder of its own, beside which the cache of its own lies
-        return ["--train_data_path", str(dataset), "--save_path", str(output / "prompts"), "--epoch", str(epochs)]
+        data = ["--train_data_path", str(dataset), "--dataset", "drawn"]
+        return [*data, "--save_path", str(output / "prompts"), "--epoch", str(epochs)]
     return ["--data_path", str(dataset), "--save_path", str(output), "--checkpoint_path", "handwritten"]
 
 

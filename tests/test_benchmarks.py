@@ -75,7 +75,10 @@ def test_whole_runs_of_growing_size(rows, monkeypatch):
 def test_whole_runs_are_the_commands_themselves(tiny_flags, tmp_path, command):
     draw_dataset(tmp_path / "dataset", 4, 42)
     flags = {
-        "training": ["--train_data_path", str(tmp_path / "dataset"), "--save_path", str(tmp_path / "prompts")],
+        "training": [
+            *("--train_data_path", str(tmp_path / "dataset"), "--dataset", "drawn"),
+            *("--save_path", str(tmp_path / "prompts")),
+        ],
         "testing": ["--data_path", str(tmp_path / "dataset"), "--save_path", str(tmp_path / "results")],
     }[command]
     more = ["--epoch", "2"] if command == "training" else ["--checkpoint_path", "handwritten"]

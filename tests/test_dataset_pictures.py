@@ -61,6 +61,7 @@ def run(folder, entries, scores, ranks=ALONE, **flags):
     pictures = pictures_of(folder, entries, **flags)
     if ranks.is_main:
         pictures.folder.begin(pictures.inputs)
+    ranks.broadcast(None)  # as `RunRecord.begin`: nobody writes before all have looked
     for position, (entry, score) in enumerate(zip(entries, scores, strict=True)):
         if position % ranks.size == ranks.rank:
             pictures.observe(scored(entry, position, score))
@@ -138,16 +139,16 @@ class ThreadRanks:
 
     def gather(self, value):
         self.values[self.rank] = value
-        self.barrier.wait(20)
+        self.barrier.wait(120)
         values = list(self.values) if self.is_main else []
-        self.barrier.wait(20)
+        self.barrier.wait(120)
         return values
 
     def broadcast(self, value):
         self.values[self.rank] = value
-        self.barrier.wait(20)
+        self.barrier.wait(120)
         result = self.values[0]
-        self.barrier.wait(20)
+        self.barrier.wait(120)
         return result
 
 
@@ -171,7 +172,7 @@ def test_several_processes_draw_the_pictures_of_one(images, tmp_path, size, draw
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     assert {path.name: path.read_bytes() for path in (tmp_path / "several").glob("[!.]*.*")} == {
         path.name: path.read_bytes() for path in (tmp_path / "one").glob("[!.]*.*")
     }
