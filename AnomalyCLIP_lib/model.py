@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -15,7 +14,7 @@ from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.memory import BatchHalving
 from AnomalyCLIP_lib.preprocessing import Preprocess
 from AnomalyCLIP_lib.prompts import HandwrittenPrompts, PromptLearner
-from AnomalyCLIP_lib.scoring import anomaly_maps, image_scores, patch_probabilities
+from AnomalyCLIP_lib.scoring import anomaly_maps, image_scores, normalised, patch_probabilities
 from AnomalyCLIP_lib.settings import Settings
 from AnomalyCLIP_lib.text_encoder import TextEncoder
 from AnomalyCLIP_lib.visual_encoder import VisualEncoder
@@ -65,14 +64,10 @@ class AnomalyCLIP(Detector, nn.Module):
         backbone = DEMO_DESCRIPTION if self.backbone.is_demo else f"backbone {self.backbone.name}"
         checkpoint = self.provenance.checkpoint
         prompts = "no prompts" if self.prompts is None else self.prompts.description
-        if checkpoint is not None:
-            trained_on = f", trained on {checkpoint.trained_on}" if checkpoint.trained_on else ""
-            prompts = f"prompts {checkpoint.shown_path}{trained_on}"
-        return f"{backbone}; {prompts}"
+        return f"{backbone}; {prompts if checkpoint is None else f'prompts {checkpoint.describe()}'}"
 
     def settings_dict(self) -> dict[str, Any]:
         return {
-            "method": self.name,
             "backbone": self.backbone.name,
             "fingerprint": self.provenance.fingerprint,
             "prompts": None if self.prompts is None else fingerprint(self.prompts),
@@ -114,7 +109,7 @@ class AnomalyCLIP(Detector, nn.Module):
                 image_features, patch_features = self.visual_encoder(
                     part.to(self.device, non_blocking=True), layers, self.settings.dpam, self.settings.dpam_layer
                 )
-            return _normalised(image_features), *map(_normalised, patch_features)
+            return normalised(image_features), *map(normalised, patch_features)
 
         image_features, *patch_features = self._within_memory(encode, images)
         return image_features, patch_features
@@ -127,7 +122,7 @@ class AnomalyCLIP(Detector, nn.Module):
         """
         self.check()
         assert self.prompts is not None
-        return _normalised(self.text_encoder(*self.prompts()))
+        return normalised(self.text_encoder(*self.prompts()))
 
     def layer_probabilities(self, patch_features: Sequence[Tensor], text_features: Tensor) -> list[Tensor]:
         """(B, 2, S, S) per layer that counts (`feature_map_layer`); arguments as the encoders return them."""
@@ -162,7 +157,3 @@ class AnomalyCLIP(Detector, nn.Module):
         if self._frozen_text_features is None or self._frozen_text_features.device != self.device:
             self._frozen_text_features = self.text_features()
         return self._frozen_text_features
-
-
-def _normalised(features: Tensor) -> Tensor:
-    return F.normalize(features.float(), dim=-1)

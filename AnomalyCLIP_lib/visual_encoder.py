@@ -1,6 +1,6 @@
 """The image tower with DPAM: the ordinary CLIP path and, beside it, a local path with v-v attention (paper, 3.3)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
 
 QUICK = 1.702  # QuickGELU's factor
+BILINEAR: Mapping[str, Any] = {"mode": "bilinear"}
 
 
 class VisualEncoder(nn.Module):
@@ -16,11 +17,13 @@ class VisualEncoder(nn.Module):
 
     Args:
         visual: an image tower with L blocks, width C and output width D.
+        resizing: of the positional embedding to another patch grid, arguments of `F.interpolate`.
     """
 
-    def __init__(self, visual: VisionTransformer):
+    def __init__(self, visual: VisionTransformer, resizing: Mapping[str, Any] = BILINEAR):
         super().__init__()
         self.visual: VisionTransformer = visual
+        self.resizing = resizing
 
     def forward(
         self, images: Tensor, features_list: Sequence[int], dpam: str = "vv", dpam_layer: int = 1
@@ -38,14 +41,25 @@ class VisualEncoder(nn.Module):
                 what the released prompts were learned with;
             patch features, per entry of `features_list`: (B, 1 + N, D), class token first, ln_post and projected.
         """
-        visual = self.visual
-        projection = visual.proj
-        assert projection is not None  # only open_clip's pruning takes it away
-        blocks = visual.transformer.resblocks
+        class_token, tokens = self.run_blocks(self.embed(images), features_list, dpam, dpam_layer)
+        assert self.visual.proj is not None  # only open_clip's pruning takes it away
+        return class_token @ self.visual.proj, [self.project(layer) for layer in tokens]
+
+    def run_blocks(
+        self, x: Tensor, features_list: Sequence[int], dpam: str = "none", dpam_layer: int = 1
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The tokens as the blocks leave them; arguments as for `forward`.
+
+        Args:
+            x: (B, 1 + N, C), from `embed`, or the class token with some of the patches.
+
+        Returns:
+            the class token after the last block, (B, C), and per entry of `features_list` (B, 1 + N, C).
+        """
+        blocks = self.visual.transformer.resblocks
         local_from = len(blocks) + 2 - dpam_layer if dpam != "none" else len(blocks) + 1
         last_wanted = max(features_list, default=0)
 
-        x = self._embed(images)  # (B, 1 + N, C)
         local: Tensor | None = None
         taken: dict[int, Tensor] = {}
         for number, block in enumerate(blocks, start=1):
@@ -58,12 +72,14 @@ class VisualEncoder(nn.Module):
                 local = (x_in if local is None else local) + update
             if number in features_list:
                 taken[number] = x if local is None else local
+        return x[:, 0], [taken[number] for number in features_list]
 
-        image_features = x[:, 0] @ projection  # (B, D)
-        patch_features = [visual.ln_post(taken[number]) @ projection for number in features_list]
-        return image_features, patch_features
+    def project(self, tokens: Tensor) -> Tensor:
+        """ln_post and the projection, as CLIP does with its class token: (..., C) -> (..., D)."""
+        return self.visual.ln_post(tokens) @ self.visual.proj
 
-    def _embed(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) as what the first block reads: (B, 1 + N, C) float32, class token first."""
         visual = self.visual
         x = visual.conv1(images)  # (B, C, G, G)
         grid = (x.shape[2], x.shape[3])
@@ -74,13 +90,13 @@ class VisualEncoder(nn.Module):
         return visual.ln_pre(x).float()
 
     def _positional_embedding(self, grid: tuple[int, int]) -> Tensor:
-        """(1 + N, C) for this patch grid: bilinear, no antialiasing; the stored parameter stays as it is."""
+        """(1 + N, C) for this patch grid; the stored parameter stays as it is."""
         stored = self.visual.positional_embedding
         pretrained_grid = self.visual.grid_size
         if grid == pretrained_grid:
             return stored
         patches = stored[1:].reshape(1, *pretrained_grid, -1).permute(0, 3, 1, 2)
-        patches = F.interpolate(patches, size=grid, mode="bilinear", align_corners=False)
+        patches = F.interpolate(patches, size=grid, align_corners=False, **self.resizing)
         return torch.cat([stored[:1], patches[0].flatten(1).transpose(0, 1)])
 
 
