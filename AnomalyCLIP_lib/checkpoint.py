@@ -107,8 +107,8 @@ def read_checkpoint(path: str | Path, method: str = ANOMALYCLIP) -> Checkpoint:
     return Checkpoint(path, tensors, settings | (_prompt_sizes(tensors, path) if method == ANOMALYCLIP else {}))
 
 
-def _prompt_sizes(prompts: Mapping[str, Any], path: Path) -> dict[str, int]:
-    """n_ctx, depth and t_n_ctx from the shapes, which are right where settings are missing."""
+def _prompt_sizes(prompts: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """n_ctx, depth, t_n_ctx and shared_context from the tensors, which are right where settings are missing."""
     for key in ("ctx_pos", "ctx_neg"):
         if key not in prompts:
             raise InputError(f"The checkpoint {path} lacks the prompt tensor {key}; give a complete checkpoint.")
@@ -126,6 +126,7 @@ def _prompt_sizes(prompts: Mapping[str, Any], path: Path) -> dict[str, int]:
     if not consistent:
         raise InputError(f"The prompt tensors in {path} have shapes that do not belong together; the file is damaged.")
     sizes = {"n_ctx": shape[2], "depth": len(deep) + 1}
+    sizes["shared_context"] = torch.equal(prompts["ctx_pos"], prompts["ctx_neg"])
     if deep_shapes:
         sizes["t_n_ctx"] = deep_shapes.pop()[0]
     return sizes
@@ -141,12 +142,16 @@ def check_width(checkpoint: Checkpoint, backbone: Backbone) -> None:
 
 
 def fill_prompt_learner(
-    prompt_learner: PromptLearner, checkpoint: Checkpoint, token_embedding: nn.Embedding, backbone: Backbone
+    prompt_learner: PromptLearner,
+    checkpoint: Checkpoint,
+    token_embedding: nn.Embedding,
+    backbone: Backbone,
+    other_words: bool = False,
 ) -> None:
     """Copy the checkpoint's tensors into a prompt learner of the same sizes.
 
-    A file that carries token buffers keeps its own words; they also show whether the prompts were learned on
-    these CLIP weights.
+    A file that carries token buffers keeps its own words, unless there are to be others; they also show whether the
+    prompts were learned on these CLIP weights.
 
     Raises:
         InputError: the prompts belong to a text tower of another width, or to other weights.
@@ -173,6 +178,8 @@ def fill_prompt_learner(
                 f"The prompts in {checkpoint.path} were learned on other CLIP weights than these of {backbone.name}; "
                 "give the matching --backbone and --pretrained."
             )
+    if other_words:
+        state |= {key: value for key, value in prompt_learner.state_dict().items() if key.startswith("token")}
     prompt_learner.load_state_dict(state)
 
 

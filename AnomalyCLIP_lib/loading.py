@@ -13,7 +13,7 @@ from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from AnomalyCLIP_lib.parts import compiled, find_architecture, load_parts
 from AnomalyCLIP_lib.prompts import HandwrittenPrompts, PromptLearner
-from AnomalyCLIP_lib.settings import ANOMALYCLIP
+from AnomalyCLIP_lib.settings import ANOMALYCLIP, FIXED
 from AnomalyCLIP_lib.tokenizer import tokenize
 from AnomalyCLIP_lib.weights import text_tower, weight_file
 
@@ -79,7 +79,10 @@ def load_for_training(
 ) -> AnomalyCLIP:
     """As `load`, with prompts that learn: freshly drawn ones, or those of the checkpoint `init_from` as a start."""
     architecture, saved = _find_parts(backbone, init_from)
-    return _build(architecture, pretrained, saved, PromptLearner, settings, device, cache_dir, compile)
+    model = _build(architecture, pretrained, saved, PromptLearner, settings, device, cache_dir, compile)
+    if not model.texts_learn:
+        raise InputError("--prompts fixed with --depth 1 leaves nothing to learn; give --depth 2 or more.")
+    return model
 
 
 def weights_at_hand(backbone: Backbone, pretrained: str | None = None, cache_dir: str | None = None) -> bool:
@@ -136,8 +139,18 @@ def _build(
     if kind is HandwrittenPrompts:
         prompts = HandwrittenPrompts(token_embedding, tokenize)
     elif saved is not None or kind is PromptLearner:
-        prompts = PromptLearner(token_embedding, tokenize, settings.n_ctx, settings.depth, settings.t_n_ctx)
+        prompts = PromptLearner(
+            token_embedding,
+            tokenize,
+            settings.n_ctx,
+            settings.depth,
+            settings.t_n_ctx,
+            abnormal_word=settings.abnormal_word,
+            shared_context=settings.shared_context,
+            fixed=settings.prompts == FIXED,
+        )
         if saved is not None:
-            fill_prompt_learner(prompts, saved, token_embedding, architecture)
+            other_words = typed.get("abnormal_word") is not None
+            fill_prompt_learner(prompts, saved, token_embedding, architecture, other_words)
     model = AnomalyCLIP(parts.clip, architecture, settings, prompts, parts.provenance).to(resolve_device(device)).eval()
     return compiled(model) if compile else model

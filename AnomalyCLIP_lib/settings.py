@@ -17,12 +17,17 @@ ANOMALYCLIP = "anomalyclip"
 METHODS = (ANOMALYCLIP, "clip", "clip-ac", "coop", "winclip", "vand")
 TEMPLATES = {"clip": (1,), "clip-ac": (80, 7), "winclip": (22, 21), "vand": (35,)}
 """Of the methods with handwritten sentences: how many are made of each word for normal and abnormal; default first."""
+PROMPTS = ("object-agnostic", "object-aware", "fixed")
+OBJECT_AGNOSTIC, OBJECT_AWARE, FIXED = PROMPTS
+FIXED_CONTEXT = ("a", "photo", "of", "a")
+LOSSES = ("global", "focal", "dice")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
-DPAM_VARIANTS = ("vv", "qq", "kk", "none")
+DPAM_MEMBERS = ("qq", "kk", "vv", "qk")
+DPAM_VARIANTS = ("vv", "qq", "kk", "none", "ensemble")
 
 # Learned tokens have these shapes, so another value is a mistake; everything else may be varied on purpose.
-PROMPT_SIZES = ("n_ctx", "depth", "t_n_ctx")
-LISTS = ("features_list", "feature_map_layer")
+PROMPT_SIZES = ("n_ctx", "depth", "t_n_ctx", "shared_context")
+LISTS = {"features_list": int, "feature_map_layer": int, "dpam_members": str, "losses": str}
 PAPER_IMAGE_SIZE = 518
 
 
@@ -44,8 +49,15 @@ class Settings:
         image_size: S, pixels; a multiple of the patch size.
         features_list: 1-based numbers of the blocks that give patch features.
         feature_map_layer: 0-based positions in features_list of the maps that count; None: all of them.
-        dpam: "vv", "qq" or "kk": what attends to what on the local path; "none": there is no local path.
+        dpam: "vv", "qq" or "kk": what attends to what on the local path; "none": there is no local path; "ensemble":
+            several local paths, whose similarities are averaged before the softmax (where exactly is our reading).
         dpam_layer: n gives the last n - 1 blocks a local path.
+        dpam_members: attentions of the ensemble.
+        prompts: "object-agnostic"; "object-aware": with the class's name in place of "object"; "fixed": "a photo of a"
+            in place of the learnable words, so that only deep tokens learn (the paper does not say what it puts there).
+        abnormal_word: the word for abnormal in the abnormal prompt.
+        shared_context: whether both prompts have the same learnable words.
+        losses: which parts of the loss count.
         n_ctx: learnable words per prompt.
         depth: text blocks 2..depth receive deep tokens.
         t_n_ctx: deep tokens per block.
@@ -63,6 +75,11 @@ class Settings:
     feature_map_layer: tuple[int, ...] | None = _setting("positions in --features_list whose maps count, from 0 (all)")
     dpam: str = _setting("attention of the local path (vv)", DPAM_VARIANTS)
     dpam_layer: int = _setting("n: the last n - 1 blocks have a local path (20)")
+    dpam_members: tuple[str, ...] = _setting("attentions that --dpam ensemble averages (qq kk vv)", DPAM_MEMBERS)
+    prompts: str = _setting("what they name (object-agnostic); fixed: nothing but deep tokens learns", PROMPTS)
+    abnormal_word: str = _setting("in the abnormal prompt (damaged)")
+    shared_context: bool = _setting("the same learnable words in both prompts (no)")
+    losses: tuple[str, ...] = _setting("parts of the loss that count (all)", LOSSES)
     n_ctx: int = _setting("learnable words per prompt (12; of coop 16)", methods=(ANOMALYCLIP, "coop"))
     depth: int = _setting("text blocks 2..depth receive deep tokens (9)")
     t_n_ctx: int = _setting("deep tokens per block (4)")
@@ -87,6 +104,7 @@ class Settings:
 
 
 SETTING_NAMES = tuple(field.name for field in fields(Settings))
+CHOICES = {field.name: field.metadata["choices"] for field in fields(Settings) if field.metadata["choices"]}
 
 
 def setting_names(method: str) -> list[str]:
@@ -104,6 +122,11 @@ def default_settings(backbone: "Backbone", method: str = ANOMALYCLIP) -> Setting
         "feature_map_layer": None,
         "dpam": "vv",
         "dpam_layer": min(layers - layers // 4 + 2, layers + 1),
+        "dpam_members": ("qq", "kk", "vv"),
+        "prompts": OBJECT_AGNOSTIC,
+        "abnormal_word": "damaged",
+        "shared_context": False,
+        "losses": LOSSES,
         "n_ctx": 12,
         "depth": min(9, backbone.text_layers),
         "t_n_ctx": 4,
@@ -119,7 +142,7 @@ def default_settings(backbone: "Backbone", method: str = ANOMALYCLIP) -> Setting
     if method == "winclip":
         own["image_size"] = backbone.pretraining_size
     if method == "vand":
-        own["temperature"] = 0.01
+        own |= {"temperature": 0.01, "sigma": 0.0}
         own["features_list"] = tuple(sorted({max(layers * quarter // 4, 1) for quarter in (1, 2, 3, 4)}))
     return Settings(**values | own)
 
@@ -166,7 +189,12 @@ def resolve_settings(
                 f"omit --{name} or give another checkpoint."
             )
         notices.append(f"{name} {_text(value)} replaces {_text(kept[name])}, which {source} was trained with.")
-    settings = Settings(**default_settings(backbone, method).__dict__ | kept | given)
+    values = default_settings(backbone, method).__dict__ | kept | given
+    if values["prompts"] == FIXED and "n_ctx" not in given:
+        values["n_ctx"] = len(FIXED_CONTEXT)
+    if "dpam_members" in given and values["dpam"] != "ensemble":
+        raise InputError(f"--dpam_members does not go with --dpam {values['dpam']}; use --dpam ensemble.")
+    settings = Settings(**values)
     _check(settings, backbone)
     return settings, notices
 
@@ -182,8 +210,10 @@ def check_types(values: Any, source: str) -> dict[str, Any]:
     for name, kind in get_type_hints(Settings).items():
         value = values.get(name)
         numbers = int | float if kind is float else kind
-        is_list = isinstance(value, list) and all(type(part) is int for part in value)
-        fits = is_list if name in LISTS else isinstance(value, numbers) and not isinstance(value, bool)
+        if name in LISTS:
+            fits = isinstance(value, list) and all(type(part) is LISTS[name] for part in value)
+        else:
+            fits = isinstance(value, numbers) and isinstance(value, bool) == (kind is bool)
         if value is not None and not fits:
             raise InputError(f"The setting {name} in {source} has the unusable value {value!r}; use another file.")
     return values
@@ -227,8 +257,20 @@ def _check(settings: Settings, backbone: "Backbone") -> None:
             f"--feature_map_layer {_text(settings.feature_map_layer or ())} selects none of the "
             f"{len(settings.features_list)} entries of --features_list; positions count from 0."
         )
-    if settings.dpam not in DPAM_VARIANTS:
-        raise InputError(f"--dpam {settings.dpam} is unknown; choose {', '.join(DPAM_VARIANTS)}.")
+    for name, choices in CHOICES.items():
+        value = getattr(settings, name)
+        chosen = value if name in LISTS else (value,)
+        unknown = [part for part in chosen if part not in choices]
+        if unknown:
+            raise InputError(f"--{name} {unknown[0]} is unknown; choose {', '.join(choices)}.")
+        if not chosen or len(set(chosen)) < len(chosen):
+            raise InputError(f"--{name} {_text(value)} has to name one or more of {', '.join(choices)}, each once.")
+    if not settings.abnormal_word.strip():
+        raise InputError("--abnormal_word is empty; give a word such as damaged.")
+    if settings.prompts == FIXED and settings.n_ctx != len(FIXED_CONTEXT):
+        raise InputError(
+            f"--n_ctx {settings.n_ctx} does not go with --prompts fixed, '{' '.join(FIXED_CONTEXT)}'; omit it."
+        )
     if not 1 <= settings.dpam_layer <= layers + 1:
         raise InputError(f"--dpam_layer {settings.dpam_layer} is out of range: {name} takes 1 (none) to {layers + 1}.")
     if settings.n_ctx < 1 or settings.n_ctx > 72:
@@ -248,5 +290,3 @@ def _check(settings: Settings, backbone: "Backbone") -> None:
         raise InputError(f"--temperature {settings.temperature} is out of range; give a number above 0, such as 0.07.")
     if not 0 <= settings.sigma <= size:
         raise InputError(f"--sigma {settings.sigma} is no width of a Gaussian filter; give 0 to {size} pixels.")
-    if settings.precision not in PRECISIONS:
-        raise InputError(f"--precision {settings.precision} is unknown; choose {', '.join(PRECISIONS)}.")

@@ -16,10 +16,11 @@ def tokenize(texts: list[str]) -> torch.Tensor:
         InputError: a text is too long; it is never cut.
     """
     for text in texts:
-        tokens = len(_tokenizer().encode(text)) + 2
-        if tokens > CONTEXT_LENGTH:
+        count = len(_tokenizer().encode(text)) + 2
+        if count > CONTEXT_LENGTH:
             raise InputError(
-                f"The text '{text}' has {tokens} tokens, and CLIP reads {CONTEXT_LENGTH}; give a shorter --class_name."
+                f"The text '{text}' has {count} tokens, and CLIP reads {CONTEXT_LENGTH}; shorten the words of "
+                "--class_name or --abnormal_word."
             )
     return _tokenizer()(texts)
 

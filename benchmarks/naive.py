@@ -37,8 +37,8 @@ def _encode_one(
         attention = block.attn
         q, k, v = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=2)
         if dpam != "none" and number > len(blocks) - (dpam_layer - 1):
-            same = {"vv": v, "qq": q, "kk": k}[dpam]
-            local = (x if local is None else local) + _attend(attention, same, same, v)
+            pair = {"vv": (v, v), "qq": (q, q), "kk": (k, k), "qk": (q, k)}[dpam]
+            local = (x if local is None else local) + _attend(attention, *pair, v)
         x = x + _attend(attention, q, k, v)
         x = x + block.mlp(block.ln_2(x))
         taken[number] = x if local is None else local

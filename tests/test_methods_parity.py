@@ -79,7 +79,7 @@ def batch(model, files, maps):
 def three_steps(model, batch, optimizer):
     losses = []
     for _ in range(3):
-        loss = model.loss(batch)
+        loss = model.loss(batch).total
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -196,3 +196,19 @@ def test_attention_of_the_local_path(files, reference, dpam):
     image_features, layers = model.encode_image(images(model))
     assert_allclose(image_features, reference["abl_image_features"], atol=TOLERANCE)
     assert_allclose(torch.stack(layers)[:, :, 1::5], reference[f"abl_patch_{dpam}"], atol=TOLERANCE)
+
+
+def test_object_aware_and_shared_prompts(files, reference, tmp_path):
+    state = inputs.object_prompts()
+    torch.save({"prompt_learner": state}, tmp_path / "two.pth")
+    torch.save({"prompt_learner": state | {"ctx_neg": state["ctx_pos"]}}, tmp_path / "shared.pth")
+
+    def text_features(checkpoint, class_names=None, **settings):
+        config, weights = str(files / "clip.json"), str(files / "clip.pt")
+        model = AnomalyCLIP_lib.load(config, weights, tmp_path / checkpoint, device="cpu", **settings)
+        return model.text_features(class_names)
+
+    aware = text_features("two.pth", DISTINCT, prompts="object-aware")
+    assert_allclose(aware, reference["abl_object_aware_text_features"], atol=TOLERANCE)
+    assert_allclose(text_features("two.pth"), reference["abl_object_agnostic_text_features"], atol=TOLERANCE)
+    assert_allclose(text_features("shared.pth"), reference["abl_shared_text_features"], atol=TOLERANCE)

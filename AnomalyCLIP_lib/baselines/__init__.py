@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from AnomalyCLIP_lib.errors import InputError
 
 if TYPE_CHECKING:
-    from AnomalyCLIP_lib.baselines.baseline import Baseline
     from AnomalyCLIP_lib.checkpoint import Checkpoint
+    from AnomalyCLIP_lib.clip_detector import ClipDetector
 
 _HOME = {
     "clip": ("clip", "PlainCLIP"),
@@ -33,7 +33,7 @@ def load_baseline(
     compile: bool = False,
     training: bool = False,
     **settings: Any,
-) -> "Baseline":
+) -> "ClipDetector":
     """Load a method with its own backbone and settings by default.
 
     Args:
@@ -59,7 +59,7 @@ def load_baseline(
     if checkpoint is None and method in ENTRIES and not training:
         raise InputError(f"--method {method} has to learn before it scores; give its file by --checkpoint_path.")
     module, name = _HOME[method]
-    kind: type[Baseline] = getattr(import_module(f"AnomalyCLIP_lib.baselines.{module}"), name)
+    kind: type[ClipDetector] = getattr(import_module(f"AnomalyCLIP_lib.baselines.{module}"), name)
     saved = read_checkpoint(checkpoint, method) if checkpoint is not None else None
     if kind.gelu and backbone is not None:
         backbone = OPENAI_NAMES.get(backbone, backbone).removesuffix("-quickgelu")
@@ -75,7 +75,7 @@ def load_baseline(
     return compiled(model) if compile else model
 
 
-def _fill(model: "Baseline", saved: "Checkpoint") -> None:
+def _fill(model: "ClipDetector", saved: "Checkpoint") -> None:
     """Copy the checkpoint's tensors, which have to be those that the method has with its settings."""
     assert model.learned is not None
     wanted = {key: tuple(value.shape) for key, value in model.learned.state_dict().items()}

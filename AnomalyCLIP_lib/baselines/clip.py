@@ -6,11 +6,13 @@ image size, the temperature and the Gaussian filter, taken from AnomalyCLIP, are
 
 from collections.abc import Sequence
 
+import torch
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from AnomalyCLIP_lib.baselines.baseline import Baseline
-from AnomalyCLIP_lib.scoring import anomaly_maps, normalised, patch_probabilities
+from AnomalyCLIP_lib.baselines.text_ensembles import ENSEMBLES
+from AnomalyCLIP_lib.clip_detector import ClipDetector
+from AnomalyCLIP_lib.scoring import normalised
 from AnomalyCLIP_lib.settings import Settings
 from AnomalyCLIP_lib.visual_encoder import VisualEncoder
 
@@ -30,20 +32,18 @@ class PlainEncoder(nn.Module):
     def forward(self, images: Tensor, maps: bool = True) -> tuple[Tensor, list[Tensor]]:
         """(B, 3, S, S) -> image features (B, D) and, for maps, one layer of (B, 1 + N, D); all L2-normalised."""
         class_token, tokens = self.tower.run_blocks(self.tower.embed(images), (self.last,) if maps else ())
-        return normalised(self.tower.project(class_token)), [normalised(self.tower.project(layer)) for layer in tokens]
+        return normalised(self.tower.project(class_token)), [
+            normalised(self.tower.project(layer[0])) for layer in tokens
+        ]
 
 
-class PlainCLIP(Baseline):
+class PlainCLIP(ClipDetector):
     """CLIP and CLIP-AC, by `settings.method`: they differ in their sentences alone."""
 
     def build_encoder(self, visual: VisionTransformer, settings: Settings) -> nn.Module:
         return PlainEncoder(visual)
 
-    def anomaly_maps(self, image_scores: Tensor, patch_features: Sequence[Tensor], text_features: Tensor) -> Tensor:
-        """Each patch's probability, upsampled and smoothed."""
-        settings = self.settings
-        probabilities = [
-            patch_probabilities(layer, text_features, settings.image_size, settings.temperature)
-            for layer in patch_features
-        ]
-        return anomaly_maps(probabilities, settings.sigma)
+    def encode_texts(self, class_names: Sequence[str]) -> Tensor:
+        """Those of the method's ensemble."""
+        ensemble, templates = ENSEMBLES[self.name], self.settings.templates
+        return torch.stack([ensemble.encode(self.encode_sentences, name, templates) for name in class_names])

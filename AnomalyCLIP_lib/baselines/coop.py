@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from AnomalyCLIP_lib.backbone import Backbone
 from AnomalyCLIP_lib.baselines.clip import PlainCLIP
 from AnomalyCLIP_lib.detector import FeatureBatch, Provenance
-from AnomalyCLIP_lib.prompts import INITIAL_STANDARD_DEVIATION
+from AnomalyCLIP_lib.losses import Loss
+from AnomalyCLIP_lib.prompts import INITIAL_STANDARD_DEVIATION, insert_context
 from AnomalyCLIP_lib.scoring import image_logits, normalised
 from AnomalyCLIP_lib.settings import Settings
-from AnomalyCLIP_lib.tokenizer import tokenize
 from AnomalyCLIP_lib.weights import Clip
 
 WARM_UP_RATE = 1e-5
@@ -36,38 +36,35 @@ class Context(nn.Module):
 
 
 class CoOp(PlainCLIP):
-    """Scores and maps as CLIP's. Arguments as for `Baseline`."""
-
-    learned: Context
+    """Scores and maps as CLIP's. Arguments as for `ClipDetector`."""
 
     def __init__(self, clip: Clip, backbone: Backbone, settings: Settings, provenance: Provenance):
         super().__init__(clip, backbone, settings, provenance)
-        self.learned = Context(settings.n_ctx, backbone.text_width)
+        self.context = Context(settings.n_ctx, backbone.text_width)
         self.logit_scale = clip.logit_scale
 
     @property
-    def texts_learn(self) -> bool:
-        return self.learned.ctx.requires_grad
+    def learned(self) -> Context:
+        return self.context
 
-    def encode_classes(self, class_names: Sequence[str]) -> Tensor:
-        """(C, 2, D) float32, L2-normalised, with gradients to the context; `_` in a name reads as a space."""
+    def encode_texts(self, class_names: Sequence[str]) -> Tensor:
+        """With gradients to the context; `_` in a name reads as a space."""
         filler = " ".join(["X"] * self.settings.n_ctx)
         names = [name.replace("_", " ") for name in class_names]
-        tokens = tokenize([f"{filler} {word} {name}." for name in names for word in ("normal", "anomalous")])
-        tokens = tokens.to(self.device)
-        context = self.learned.ctx.expand(len(tokens), -1, -1)  # (2 C, N, W)
-        embeddings = self.token_embedding(tokens)  # (2 C, 77, W)
-        embeddings = torch.cat([embeddings[:, :1], context, embeddings[:, 1 + self.settings.n_ctx :]], dim=1)
+        sentences = [f"{filler} {word} {name}." for name in names for word in ("normal", "anomalous")]
+        embeddings, tokens = self.embed_sentences(sentences)
+        embeddings = insert_context(embeddings, self.context.ctx.expand(len(tokens), -1, -1))
         return normalised(self.text_encoder(embeddings, tokens)).unflatten(0, (-1, 2))
 
-    def loss(self, batch: FeatureBatch) -> Tensor:
+    def loss(self, batch: FeatureBatch) -> Loss:
         """Cross-entropy of the similarities times CLIP's own scale, mean over the batch, from image features alone."""
         text_features = self.text_features(batch.class_names)
         logits = image_logits(batch.image_features, text_features, (-self.logit_scale).exp())
-        return F.cross_entropy(logits, batch.labels)
+        image = F.cross_entropy(logits, batch.labels.to(self.device))
+        return Loss(image, torch.zeros_like(image))
 
     def optimizer(self, learning_rate: float = 0.002) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.learned.parameters(), learning_rate, momentum=0.9, weight_decay=5e-4)
+        return torch.optim.SGD(self.context.parameters(), learning_rate, momentum=0.9, weight_decay=5e-4)
 
     @staticmethod
     def learning_rate(epoch: int, epochs: int, highest: float = 0.002) -> float:

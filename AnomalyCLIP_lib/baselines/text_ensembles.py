@@ -4,7 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+import torch
 from open_clip import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
+from torch import Tensor
+
+from AnomalyCLIP_lib.scoring import normalised
 
 Template = Callable[[str], str]
 
@@ -24,13 +28,15 @@ class TextEnsemble:
     templates: Mapping[int, Sequence[Template]]
     normalised: bool = True
 
-    def sentences(self, class_name: str, templates: int) -> tuple[list[str], list[str]]:
-        """Those for normal and for abnormal, with the set of so many templates."""
-        normal, abnormal = (
-            [template(state.format(class_name)) for state, template in product(states, self.templates[templates])]
-            for states in (self.normal, self.abnormal)
-        )
-        return normal, abnormal
+    @torch.no_grad()
+    def encode(self, encode: Callable[[list[str]], Tensor], class_name: str, templates: int) -> Tensor:
+        """(2, D), L2-normalised: the mean feature of normal and of abnormal, with the set of so many templates."""
+        means = []
+        for states in (self.normal, self.abnormal):
+            pairs = product(states, self.templates[templates])
+            features = encode([template(state.format(class_name)) for state, template in pairs])  # (P, D)
+            means.append((normalised(features) if self.normalised else features.float()).mean(dim=0))
+        return normalised(torch.stack(means))
 
 
 def _formats(frames: Sequence[str], words: Sequence[str] = ("",)) -> list[Template]:

@@ -15,11 +15,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from AnomalyCLIP_lib.backbone import Backbone
-from AnomalyCLIP_lib.baselines.baseline import Baseline
+from AnomalyCLIP_lib.baselines.clip import PlainCLIP
 from AnomalyCLIP_lib.detector import FeatureBatch, Provenance
-from AnomalyCLIP_lib.losses import dice_loss, focal_loss
+from AnomalyCLIP_lib.losses import Loss, dice_loss, focal_loss
 from AnomalyCLIP_lib.prompts import ABNORMAL
-from AnomalyCLIP_lib.scoring import anomaly_maps, logits, normalised, on_grid
+from AnomalyCLIP_lib.scoring import logits, normalised, on_grid
 from AnomalyCLIP_lib.settings import Settings
 from AnomalyCLIP_lib.visual_encoder import VisualEncoder
 from AnomalyCLIP_lib.weights import Clip
@@ -46,7 +46,7 @@ class TokenEncoder(nn.Module):
     def forward(self, images: Tensor, maps: bool = True) -> tuple[Tensor, list[Tensor]]:
         """(B, 3, S, S) -> image features (B, D), L2-normalised, and, for maps, per block (B, 1 + N, C)."""
         class_token, tokens = self.tower.run_blocks(self.tower.embed(images), self.features_list if maps else ())
-        return normalised(self.tower.project(class_token)), tokens
+        return normalised(self.tower.project(class_token)), [layer[0] for layer in tokens]
 
 
 class LinearLayers(nn.Module):
@@ -61,18 +61,24 @@ class LinearLayers(nn.Module):
         return [normalised(layer(block[:, 1:])) for layer, block in zip(self.fc, tokens, strict=True)]
 
 
-class VAND(Baseline):
-    """Image score of plain CLIP, maps from the linear layers. Arguments as for `Baseline`."""
+class VAND(PlainCLIP):
+    """Image score of plain CLIP, maps from the linear layers. Arguments as for `ClipDetector`."""
 
     default_backbone = "ViT-L-14-336"
     gelu = True
-    learned: LinearLayers
 
     def __init__(self, clip: Clip, backbone: Backbone, settings: Settings, provenance: Provenance):
         super().__init__(clip, backbone, settings, provenance)
-        self.layers = len(settings.features_list)
         width = cast(VisionTransformer, clip.visual).conv1.out_channels
-        self.learned = LinearLayers(self.layers, width, backbone.config["embed_dim"])
+        self.linear_layers = LinearLayers(self.layers, width, backbone.config["embed_dim"])
+
+    @property
+    def learned(self) -> LinearLayers:
+        return self.linear_layers
+
+    @property
+    def texts_learn(self) -> bool:
+        return False
 
     def build_encoder(self, visual: VisionTransformer, settings: Settings) -> nn.Module:
         return TokenEncoder(visual, settings.features_list)
@@ -80,21 +86,18 @@ class VAND(Baseline):
     def layer_probabilities(self, patch_features: Sequence[Tensor], text_features: Tensor) -> list[Tensor]:
         """Per block (B, 2, S, S); unlike AnomalyCLIP's, the softmax is taken after upsampling to S x S."""
         size, temperature = (self.image_size, self.image_size), self.settings.temperature
-        on_patches = [on_grid(logits(f, text_features, temperature)) for f in self.learned(patch_features)]
+        on_patches = [on_grid(logits(f, text_features, temperature)) for f in self.linear_layers(patch_features)]
         return [F.interpolate(x, size, mode="bilinear", align_corners=True).softmax(dim=1) for x in on_patches]
 
-    def anomaly_maps(self, image_scores: Tensor, patch_features: Sequence[Tensor], text_features: Tensor) -> Tensor:
-        """The sum over blocks."""
-        return anomaly_maps(self.layer_probabilities(patch_features, text_features), sigma=0)
-
-    def loss(self, batch: FeatureBatch) -> Tensor:
+    def loss(self, batch: FeatureBatch) -> Loss:
         """Focal loss and the abnormal channel's dice loss, summed over blocks."""
-        return torch.stack([focal + dice for focal, dice in self.layer_losses(batch)]).sum()
+        local = torch.stack([focal + dice for focal, dice in self.layer_losses(batch)]).sum()
+        return Loss(torch.zeros_like(local), local)
 
     def layer_losses(self, batch: FeatureBatch) -> list[tuple[Tensor, Tensor]]:
         """Focal and dice loss of every block, scalars."""
         probabilities = self.layer_probabilities(batch.patch_features, self.text_features(batch.class_names))
-        masks = batch.masks.float()
+        masks = batch.masks.to(self.device).float()
         return [(focal_loss(p, masks), dice_loss(p[:, ABNORMAL], masks)) for p in probabilities]
 
     def optimizer(self, learning_rate: float = 1e-3) -> torch.optim.Optimizer:

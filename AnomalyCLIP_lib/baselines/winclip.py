@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from AnomalyCLIP_lib.baselines.baseline import Baseline
+from AnomalyCLIP_lib.baselines.clip import PlainCLIP
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.prompts import ABNORMAL
 from AnomalyCLIP_lib.scoring import logits, normalised
@@ -50,7 +50,7 @@ class WindowEncoder(nn.Module):
         return normalised(self.tower.project(class_token))
 
 
-class WinCLIP(Baseline):
+class WinCLIP(PlainCLIP):
     """Image score from the class token; the map joins those of both window sizes and the image score."""
 
     default_backbone = "ViT-B-16-plus-240"

@@ -201,6 +201,7 @@ class TrainingCache:
             "image_size": settings.image_size,
             "layers": list(settings.features_list),
             "dpam": settings.dpam,
+            "dpam_members": list(settings.dpam_members),
             "dpam_layer": settings.dpam_layer,
             "precision": settings.precision,
             "dtype": dtype,
