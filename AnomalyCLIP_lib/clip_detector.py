@@ -63,7 +63,6 @@ class ClipDetector(Detector, nn.Module):
 
     @property
     def needs_class_names(self) -> bool:
-        """Whether the texts name what an image shows."""
         return True
 
     @property
@@ -83,7 +82,7 @@ class ClipDetector(Detector, nn.Module):
     def describe(self) -> str:
         backbone = DEMO_DESCRIPTION if self.backbone.is_demo else f"backbone {self.backbone.name}"
         checkpoint = self.provenance.checkpoint
-        texts = self.describe_texts() if checkpoint is None else f"learned {checkpoint.describe()}"
+        texts = self.describe_texts() if checkpoint is None else f"checkpoint {checkpoint.describe()}"
         return f"{self.name}; {backbone}; {texts}"
 
     def describe_texts(self) -> str:
@@ -97,6 +96,15 @@ class ClipDetector(Detector, nn.Module):
             "prompts": None if self.learned is None else fingerprint(self.learned),
             **self.settings.to_dict(),
         }
+
+    def compile_encoder(self) -> None:
+        """Have torch.compile translate the image encoder at its first batch."""
+        try:
+            torch.compile(torch.neg)(torch.zeros(1, device=self.device))  # a missing compiler shows here, in seconds
+        except Exception as error:  # every backend has error types of its own
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            raise InputError(f"--compile does not work on this machine ({reason}); omit it.") from error
+        self.visual_encoder.compile()
 
     def encode_image(self, images: Tensor, *, maps: bool = True) -> Encoded:
         """Features of the frozen encoder.

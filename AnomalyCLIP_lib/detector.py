@@ -125,6 +125,11 @@ class Detector(ABC):
     @abstractmethod
     def device(self) -> torch.device: ...
 
+    @property
+    @abstractmethod
+    def needs_class_names(self) -> bool:
+        """Whether `score` has to know what the images show."""
+
     @abstractmethod
     def score(self, images: Tensor, class_names: Sequence[str] | None = None, *, maps: bool = True) -> Prediction:
         """Score one batch of preprocessed images.

@@ -7,11 +7,11 @@ from typing import Any
 from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, DEMO_FOLDER, PAPER_BACKBONE, Backbone, find_backbone
 from AnomalyCLIP_lib.baselines import load_baseline
 from AnomalyCLIP_lib.checkpoint import Checkpoint, check_width, fill_prompt_learner, find_prompts, read_checkpoint
-from AnomalyCLIP_lib.detector import Detector
+from AnomalyCLIP_lib.clip_detector import ClipDetector
 from AnomalyCLIP_lib.device import resolve_device
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.model import AnomalyCLIP
-from AnomalyCLIP_lib.parts import compiled, find_architecture, load_parts
+from AnomalyCLIP_lib.parts import find_architecture, load_parts
 from AnomalyCLIP_lib.prompts import HandwrittenPrompts, PromptLearner
 from AnomalyCLIP_lib.settings import ANOMALYCLIP, FIXED
 from AnomalyCLIP_lib.tokenizer import tokenize
@@ -31,7 +31,7 @@ def load(
     tested_dataset: str | None = None,
     compile: bool = False,
     **settings: Any,
-) -> Detector:
+) -> ClipDetector:
     """Load CLIP, the prompts and the settings.
 
     Every argument left at None is taken from the checkpoint, else from the backbone.
@@ -78,6 +78,8 @@ def load_for_training(
     **settings: Any,
 ) -> AnomalyCLIP:
     """As `load`, with prompts that learn: freshly drawn ones, or those of the checkpoint `init_from` as a start."""
+    if settings.get("method") not in (None, ANOMALYCLIP):
+        raise InputError(f"--method {settings['method']} is not what is trained here; use anomalyclip.")
     architecture, saved = _find_parts(backbone, init_from)
     model = _build(architecture, pretrained, saved, PromptLearner, settings, device, cache_dir, compile)
     if not model.texts_learn:
@@ -153,4 +155,6 @@ def _build(
             other_words = typed.get("abnormal_word") is not None
             fill_prompt_learner(prompts, saved, token_embedding, architecture, other_words)
     model = AnomalyCLIP(parts.clip, architecture, settings, prompts, parts.provenance).to(resolve_device(device)).eval()
-    return compiled(model) if compile else model
+    if compile:
+        model.compile_encoder()
+    return model

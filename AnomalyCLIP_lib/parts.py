@@ -2,10 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
-
-import torch
-from torch import nn
+from typing import Any, NamedTuple
 
 from AnomalyCLIP_lib.backbone import PAPER_BACKBONE, Backbone, backbone_from_dict, find_backbone
 from AnomalyCLIP_lib.checkpoint import Checkpoint
@@ -14,18 +11,6 @@ from AnomalyCLIP_lib.device import prepare_precision, resolve_device
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.settings import Settings, resolve_settings
 from AnomalyCLIP_lib.weights import Clip, fingerprint, load_clip
-
-
-class Encoding(Protocol):
-    """A method with an image encoder."""
-
-    @property
-    def device(self) -> torch.device: ...
-    @property
-    def visual_encoder(self) -> nn.Module: ...
-
-
-Method = TypeVar("Method", bound=Encoding)
 
 
 class Parts(NamedTuple):
@@ -90,14 +75,3 @@ def load_parts(
         )
     tag = None if pretrained is not None and Path(pretrained).is_file() else pretrained
     return Parts(clip, architecture, settings, Provenance(weights, tag, saved, tuple(notices)))
-
-
-def compiled(method: Method) -> Method:
-    """Have torch.compile translate the image encoder at its first batch."""
-    try:
-        torch.compile(torch.neg)(torch.zeros(1, device=method.device))  # a missing compiler shows here, in seconds
-    except Exception as error:  # every backend has error types of its own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise InputError(f"--compile does not work on this machine ({reason}); omit it.") from error
-    method.visual_encoder.compile()
-    return method

@@ -50,7 +50,7 @@ def load_baseline(
     from AnomalyCLIP_lib.backbone import OPENAI_NAMES
     from AnomalyCLIP_lib.checkpoint import ENTRIES, read_checkpoint
     from AnomalyCLIP_lib.device import resolve_device
-    from AnomalyCLIP_lib.parts import compiled, find_architecture, load_parts
+    from AnomalyCLIP_lib.parts import find_architecture, load_parts
 
     if method not in _HOME:
         raise InputError(f"--method {method} is unknown; choose anomalyclip, {', '.join(_HOME)}.")
@@ -72,7 +72,9 @@ def load_baseline(
             _fill(model, saved)
         model.learned.requires_grad_(training)
     model = model.to(resolve_device(device)).eval()
-    return compiled(model) if compile else model
+    if compile:
+        model.compile_encoder()
+    return model
 
 
 def _fill(model: "ClipDetector", saved: "Checkpoint") -> None:

@@ -45,13 +45,8 @@ def _formats(frames: Sequence[str], words: Sequence[str] = ("",)) -> list[Templa
 
 
 _NORMAL = (
-    "{}",
-    "flawless {}",
-    "perfect {}",
-    "unblemished {}",
-    "{} without flaw",
-    "{} without defect",
-    "{} without damage",
+    *("{}", "flawless {}", "perfect {}", "unblemished {}"),
+    *("{} without flaw", "{} without defect", "{} without damage"),
 )
 _ABNORMAL = ("damaged {}", "{} with flaw", "{} with defect", "{} with damage")
 
@@ -70,16 +65,8 @@ _WINCLIP_22 = [*_formats(_ADJECTIVE_FIRST, ("cropped", "jpeg corrupted")), *_WIN
 _WINCLIP_21 = [*_formats(_ADJECTIVE_FIRST[1:], ("cropped", "jpeg corrupted", "jpeg corrupted")), *_WINCLIP_REST]
 
 _VAND_ADJECTIVES = (
-    "bad",
-    "low resolution",
-    "cropped",
-    "bright",
-    "dark",
-    "close-up",
-    "black and white",
-    "jpeg corrupted",
-    "blurry",
-    "good",
+    *("bad", "low resolution", "cropped", "bright", "dark", "close-up"),
+    *("black and white", "jpeg corrupted", "blurry", "good"),
 )
 _VAND_35 = [
     *_formats(_ADJECTIVE_FIRST, _VAND_ADJECTIVES),
