@@ -93,7 +93,7 @@ class ClipDetector(Detector, nn.Module):
         return {
             "backbone": self.backbone.name,
             "fingerprint": self.provenance.fingerprint,
-            "prompts": None if self.learned is None else fingerprint(self.learned),
+            "learned": None if self.learned is None else fingerprint(self.learned),
             **self.settings.to_dict(),
         }
 

@@ -74,7 +74,7 @@ class PromptLearner(nn.Module):
         if not shared_context:
             self.ctx_neg = nn.Parameter(INITIAL_STANDARD_DEVIATION * torch.randn(1, 1, n_ctx, width))
         if fixed:
-            words = token_embedding(tokenize([" ".join(FIXED_CONTEXT)]))[:, 1 : 1 + n_ctx]  # (1, E, W)
+            words = token_embedding(tokenize([" ".join(FIXED_CONTEXT)]))[:, 1 : 1 + n_ctx].detach()  # (1, E, W)
             for context in (self.ctx_pos, self.ctx_neg):
                 context.requires_grad_(False).copy_(words)
         self.compound_prompts_text = nn.ParameterList(

@@ -206,6 +206,11 @@ def test_a_checkpoint_carries_its_variant(tiny_files, train, tmp_path):
     model = train(**variant)
     loaded = load(tiny_files, saved(model, tmp_path / "epoch_1.pth"))
     assert loaded.settings == model.settings and json.dumps(loaded.settings_dict())
+    assert loaded.settings_dict() == model.settings_dict()
+    with torch.no_grad():
+        model.prompts.ctx_pos.add_(0.1)
+    assert loaded.settings_dict() != model.settings_dict()
+    model = load(tiny_files, tmp_path / "epoch_1.pth")
     assert {name: getattr(loaded.settings, name) for name in variant} == variant
     assert torch.equal(loaded.text_features(NAMES), model.text_features(NAMES))
 

@@ -256,6 +256,7 @@ def test_only_what_learns_changes_and_the_checkpoint_keeps_it(load, images, tmp_
     assert loaded.settings == model.settings and not any(p.requires_grad for p in loaded.parameters())
     expected = model.score(images, NAMES)
     assert torch.equal(loaded.score(images, NAMES).anomaly_map, expected.anomaly_map)
+    assert loaded.settings_dict() == model.settings_dict() != load(name).settings_dict()
     weights = torch.load(tmp_path / "epoch_1.pth", weights_only=True)
     torch.save(weights | {"settings": weights["settings"] | {"fingerprint": "0" * 64}}, tmp_path / "other.pth")
     with pytest.raises(InputError, match=r"other\.pth .*--pretrained"):
