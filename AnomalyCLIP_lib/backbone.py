@@ -63,6 +63,11 @@ class Backbone:
         return self.config["vision_cfg"].get("patch_size", 16)
 
     @property
+    def pretraining_size(self) -> int:
+        """Of the images that the weights were trained on, pixels."""
+        return self.config["vision_cfg"].get("image_size", 224)
+
+    @property
     def text_width(self) -> int:
         return self.config["text_cfg"].get("width", 512)
 

@@ -1,4 +1,4 @@
-"""Prompt checkpoints: reading the authors' files and ours, writing ours."""
+"""Checkpoints of what was learned: reading the authors' files and ours, writing ours."""
 
 import io
 import re
@@ -16,9 +16,11 @@ from AnomalyCLIP_lib.decisions import check_stored
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import atomic_write
 from AnomalyCLIP_lib.prompts import PromptLearner
-from AnomalyCLIP_lib.settings import Settings, check_types
+from AnomalyCLIP_lib.settings import ANOMALYCLIP, Settings, check_types
 
 FORMAT_VERSION = 1
+ENTRIES = {ANOMALYCLIP: "prompt_learner", "coop": "context", "vand": "trainable_linearlayer"}
+"""Of the methods that learn: under which key their tensors are."""
 UNUSED_TENSORS = "compound_prompt_projections"  # in released files; no computation reads them
 # The authors named their folders after the dataset tested: the first is trained on VisA, the second on MVTec AD.
 TRAINED_ON_FOLDERS = {
@@ -34,13 +36,13 @@ class Checkpoint:
 
     Attributes:
         path: where it was read from.
-        prompts: ctx_pos, ctx_neg and compound_prompts_text.{i}; the buffers too, where the file has them.
-        settings: ours beside the prompts; empty for a file of the authors, but for the prompt sizes.
+        tensors: of prompts ctx_pos, ctx_neg and compound_prompts_text.{i}, the buffers too, where the file has them.
+        settings: ours beside them; empty for a file of the authors, but for the prompt sizes.
         epoch: after which they were saved; None where the file does not say.
     """
 
     path: Path
-    prompts: dict[str, Tensor]
+    tensors: dict[str, Tensor]
     settings: dict[str, Any]
     epoch: int | None = None
 
@@ -68,14 +70,19 @@ class Checkpoint:
 
     @property
     def width(self) -> int:
-        return self.prompts["ctx_pos"].shape[3]
+        return self.tensors["ctx_pos"].shape[3]
+
+    def describe(self) -> str:
+        """For the user: the file, and what it was trained on where that is known."""
+        return self.shown_path + (f", trained on {self.trained_on}" if self.trained_on else "")
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a prompt checkpoint; nothing but tensors and plain types is ever unpickled.
+def read_checkpoint(path: str | Path, method: str = ANOMALYCLIP) -> Checkpoint:
+    """Read a checkpoint of a method that learns; nothing but tensors and plain types is ever unpickled.
 
     Raises:
-        InputError: the file is missing, is no checkpoint, lacks keys or holds values that are not finite.
+        InputError: the file is missing, is no checkpoint, is another method's, lacks keys or holds values that are not
+            finite.
     """
     path = Path(path)
     if not path.is_file():
@@ -84,35 +91,39 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and torch each have error types of their own
         raise InputError(
-            f"{path} is not a prompt checkpoint (torch could not read it as tensors and plain values: it may be a "
+            f"{path} is not a checkpoint (torch could not read it as tensors and plain values: it may be a "
             "web page saved by mistake, cut short, or hold code); download it again or train one with train.py."
         ) from error
-    state = content.get("prompt_learner") if isinstance(content, dict) else None
+    content = content if isinstance(content, dict) else {}
+    state = content.get(ENTRIES[method])
     if not isinstance(state, dict):
-        raise InputError(f"The checkpoint {path} has no 'prompt_learner' entry; give a file written by train.py.")
+        others = [other for other, entry in ENTRIES.items() if entry in content]
+        remedy = f"use --method {others[0]}" if others else "give a file written by train.py"
+        raise InputError(f"The checkpoint {path} has no '{ENTRIES[method]}' entry, which {method} needs; {remedy}.")
     settings = check_types(content.get("settings", {}), f"the checkpoint {path}")
     for key in ("pretrained", "train_dataset", "train_dataset_hash", "fingerprint"):
         if not isinstance(settings.get(key), str | None):
             raise InputError(f"The entry {key} in the checkpoint {path} is no text; the file is damaged, use another.")
     check_stored(settings, f"the checkpoint {path}")
-    prompts = {str(key): value for key, value in state.items() if not str(key).startswith(UNUSED_TENSORS)}
-    epoch = content.get("epoch")
-    return Checkpoint(path, prompts, settings | _prompt_sizes(prompts, path), epoch if isinstance(epoch, int) else None)
-
-
-def _prompt_sizes(prompts: Mapping[str, Any], path: Path) -> dict[str, int]:
-    """n_ctx, depth and t_n_ctx from the shapes, which are right where settings are missing."""
-    for key in ("ctx_pos", "ctx_neg"):
-        if key not in prompts:
-            raise InputError(f"The checkpoint {path} lacks the prompt tensor {key}; give a complete checkpoint.")
-    for key, value in prompts.items():
+    tensors = {str(key): value for key, value in state.items() if not str(key).startswith(UNUSED_TENSORS)}
+    for key, value in tensors.items():
         if not isinstance(value, Tensor):
             raise InputError(f"The entry {key} of the checkpoint {path} is no tensor; the file is damaged.")
         if value.is_floating_point() and not value.isfinite().all():
             raise InputError(
-                f"The prompts in {path} hold values that are not finite ({key}): training diverged or the file is "
+                f"The checkpoint {path} holds values that are not finite ({key}): training diverged or the file is "
                 "damaged; use another checkpoint."
             )
+    sizes = _prompt_sizes(tensors, path) if method == ANOMALYCLIP else {}
+    epoch = content.get("epoch")
+    return Checkpoint(path, tensors, settings | sizes, epoch if isinstance(epoch, int) else None)
+
+
+def _prompt_sizes(prompts: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """n_ctx, depth, t_n_ctx and shared_context from the tensors, which are right where settings are missing."""
+    for key in ("ctx_pos", "ctx_neg"):
+        if key not in prompts:
+            raise InputError(f"The checkpoint {path} lacks the prompt tensor {key}; give a complete checkpoint.")
     shape = prompts["ctx_pos"].shape
     deep = sorted(int(match[1]) for key in prompts if (match := _DEEP_TOKEN.fullmatch(key)))
     deep_shapes = {tuple(prompts[f"compound_prompts_text.{index}"].shape) for index in deep}
@@ -127,6 +138,7 @@ def _prompt_sizes(prompts: Mapping[str, Any], path: Path) -> dict[str, int]:
     if not consistent:
         raise InputError(f"The prompt tensors in {path} have shapes that do not belong together; the file is damaged.")
     sizes = {"n_ctx": shape[2], "depth": len(deep) + 1}
+    sizes["shared_context"] = torch.equal(prompts["ctx_pos"], prompts["ctx_neg"])
     if deep_shapes:
         sizes["t_n_ctx"] = deep_shapes.pop()[0]
     return sizes
@@ -142,19 +154,23 @@ def check_width(checkpoint: Checkpoint, backbone: Backbone) -> None:
 
 
 def fill_prompt_learner(
-    prompt_learner: PromptLearner, checkpoint: Checkpoint, token_embedding: nn.Embedding, backbone: Backbone
+    prompt_learner: PromptLearner,
+    checkpoint: Checkpoint,
+    token_embedding: nn.Embedding,
+    backbone: Backbone,
+    other_words: bool = False,
 ) -> None:
     """Copy the checkpoint's tensors into a prompt learner of the same sizes.
 
-    A file that carries token buffers keeps its own words; they also show whether the prompts were learned on
-    these CLIP weights.
+    A file that carries token buffers keeps its own words, unless there are to be others; they also show whether the
+    prompts were learned on these CLIP weights.
 
     Raises:
         InputError: the prompts belong to a text tower of another width, or to other weights.
     """
     check_width(checkpoint, backbone)
     state = prompt_learner.state_dict()
-    state |= {key: value for key, value in checkpoint.prompts.items() if key in state}
+    state |= {key: value for key, value in checkpoint.tensors.items() if key in state}
     for key, value in prompt_learner.state_dict().items():
         if state[key].shape != value.shape:
             raise InputError(f"The entry {key} of {checkpoint.path} has a wrong shape; the file is damaged.")
@@ -174,20 +190,23 @@ def fill_prompt_learner(
                 f"The prompts in {checkpoint.path} were learned on other CLIP weights than these of {backbone.name}; "
                 "give the matching --backbone and --pretrained."
             )
+    if other_words:
+        state |= {key: value for key, value in prompt_learner.state_dict().items() if key.startswith("token")}
     prompt_learner.load_state_dict(state)
 
 
-def write_checkpoint(path: str | Path, prompt_learner: nn.Module, settings: Mapping[str, Any], epoch: int) -> None:
-    """Write `{"prompt_learner", "settings", "epoch"}`, atomically; equal content gives equal bytes.
+def write_checkpoint(path: str | Path, learned: nn.Module, settings: Mapping[str, Any], epoch: int) -> None:
+    """Write the method's entry, "settings" and "epoch", atomically; equal content gives equal bytes.
 
     Args:
         path: the file, in a folder that exists.
-        settings: plain types only, from `describe_training`.
+        learned: the part of the method that was trained, such as a `prompts.PromptLearner`.
+        settings: plain types only, from `describe_training`; they name the method.
         epoch: epochs done.
     """
-    state = {key: value.detach().cpu().contiguous() for key, value in prompt_learner.state_dict().items()}
+    state = {key: value.detach().cpu().contiguous() for key, value in learned.state_dict().items()}
     buffer = io.BytesIO()  # torch writes the file's own name into the archive; a buffer has none
-    torch.save({"prompt_learner": state, "settings": dict(settings), "epoch": epoch}, buffer)
+    torch.save({ENTRIES[settings["method"]]: state, "settings": dict(settings), "epoch": epoch}, buffer)
     with atomic_write(path, durable=True) as temporary:
         temporary.write_bytes(buffer.getvalue())
 

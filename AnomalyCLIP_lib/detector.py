@@ -68,6 +68,25 @@ class NotFiniteError(InputError):
 
 
 @dataclass(frozen=True)
+class FeatureBatch:
+    """What one training step reads: the features that a frozen encoder gave of a batch, and the truth.
+
+    Attributes:
+        image_features: (B, D) float32, L2-normalised.
+        patch_features: per layer (B, 1 + N, D) float32, L2-normalised; of VAND tokens (B, 1 + N, C) as they are.
+        masks: (B, S, S) uint8 of 0 and 1.
+        labels: (B,) int64, 1 anomalous.
+        class_names: of each image, for methods that need them.
+    """
+
+    image_features: Tensor
+    patch_features: list[Tensor]
+    masks: Tensor
+    labels: Tensor
+    class_names: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Where a loaded model came from.
 
@@ -107,6 +126,11 @@ class Detector(ABC):
     @property
     @abstractmethod
     def device(self) -> torch.device: ...
+
+    @property
+    @abstractmethod
+    def needs_class_names(self) -> bool:
+        """Whether `score` has to know what the images show."""
 
     @abstractmethod
     def score(self, images: Tensor, class_names: Sequence[str] | None = None, *, maps: bool = True) -> Prediction:

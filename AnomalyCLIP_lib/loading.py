@@ -4,25 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from AnomalyCLIP_lib.backbone import (
-    DEMO_BACKBONE,
-    DEMO_FOLDER,
-    PAPER_BACKBONE,
-    Backbone,
-    backbone_from_dict,
-    find_backbone,
-)
+from AnomalyCLIP_lib.backbone import DEMO_BACKBONE, DEMO_FOLDER, PAPER_BACKBONE, Backbone, find_backbone
+from AnomalyCLIP_lib.baselines import load_baseline
 from AnomalyCLIP_lib.checkpoint import Checkpoint, check_width, fill_prompt_learner, find_prompts, read_checkpoint
-from AnomalyCLIP_lib.detector import Provenance
-from AnomalyCLIP_lib.device import prepare_precision, resolve_device
+from AnomalyCLIP_lib.clip_detector import ClipDetector
+from AnomalyCLIP_lib.device import resolve_device
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.model import AnomalyCLIP
+from AnomalyCLIP_lib.parts import find_architecture, load_parts
 from AnomalyCLIP_lib.prompts import HandwrittenPrompts, PromptLearner
-from AnomalyCLIP_lib.settings import resolve_settings
+from AnomalyCLIP_lib.settings import ANOMALYCLIP, FIXED
 from AnomalyCLIP_lib.tokenizer import tokenize
-from AnomalyCLIP_lib.weights import fingerprint, load_clip, text_tower, weight_file
+from AnomalyCLIP_lib.weights import text_tower, weight_file
 
 HANDWRITTEN = "handwritten"
 
@@ -32,12 +25,13 @@ def load(
     pretrained: str | None = None,
     checkpoint: str | Path | None = None,
     *,
+    method: str | None = None,
     device: str = "auto",
     cache_dir: str | None = None,
     tested_dataset: str | None = None,
     compile: bool = False,
     **settings: Any,
-) -> AnomalyCLIP:
+) -> ClipDetector:
     """Load CLIP, the prompts and the settings.
 
     Every argument left at None is taken from the checkpoint, else from the backbone.
@@ -49,6 +43,8 @@ def load(
             dict .pt/.pth, or .safetensors.
         checkpoint: a prompt checkpoint (the authors' or ours) or "handwritten"; None: the demo's own prompts for
             the demo backbone, else prompts found in checkpoints/, else none.
+        method: "anomalyclip" (default), "clip", "clip-ac", "coop", "winclip" or "vand"; for the others than the first,
+            see `baselines.load_baseline`.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         cache_dir: where downloaded weights are kept.
         tested_dataset: `--dataset` name of what will be tested; decides which prompts in checkpoints/ are used.
@@ -58,6 +54,10 @@ def load(
     Raises:
         InputError: anything given does not exist or does not fit.
     """
+    if method not in (None, ANOMALYCLIP):
+        return load_baseline(
+            method, backbone, pretrained, checkpoint, device=device, cache_dir=cache_dir, compile=compile, **settings
+        )
     handwritten = checkpoint == HANDWRITTEN
     architecture, saved = _find_parts(backbone, None if handwritten else checkpoint)
     if saved is None and not handwritten:
@@ -78,8 +78,13 @@ def load_for_training(
     **settings: Any,
 ) -> AnomalyCLIP:
     """As `load`, with prompts that learn: freshly drawn ones, or those of the checkpoint `init_from` as a start."""
+    if settings.get("method") not in (None, ANOMALYCLIP):
+        raise InputError(f"--method {settings['method']} is not what is trained here; use anomalyclip.")
     architecture, saved = _find_parts(backbone, init_from)
-    return _build(architecture, pretrained, saved, PromptLearner, settings, device, cache_dir, compile)
+    model = _build(architecture, pretrained, saved, PromptLearner, settings, device, cache_dir, compile)
+    if not model.texts_learn:
+        raise InputError("--prompts fixed with --depth 1 leaves nothing to learn; give --depth 2 or more.")
+    return model
 
 
 def weights_at_hand(backbone: Backbone, pretrained: str | None = None, cache_dir: str | None = None) -> bool:
@@ -111,37 +116,12 @@ def backbone_at_hand(
     return None, f"the weights and prompts of {PAPER_BACKBONE} are on this machine"
 
 
-def _compiled(model: AnomalyCLIP) -> AnomalyCLIP:
-    """Have torch.compile translate the image encoder at its first batch."""
-    try:
-        torch.compile(torch.neg)(torch.zeros(1, device=model.device))  # a missing compiler shows here, in seconds
-    except Exception as error:  # every backend has error types of its own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise InputError(f"--compile does not work on this machine ({reason}); omit it.") from error
-    model.visual_encoder.compile()
-    return model
-
-
 def _find_parts(backbone: str | None, checkpoint: str | Path | None) -> tuple[Backbone, Checkpoint | None]:
     saved = read_checkpoint(checkpoint) if checkpoint is not None else None
-    return _architecture(backbone, saved), saved
-
-
-def _architecture(backbone: str | None, saved: Checkpoint | None) -> Backbone:
-    if saved is None:
-        return find_backbone(backbone or PAPER_BACKBONE)
-    recorded = saved.settings.get("backbone")
-    if recorded is None:  # a released file says nothing about itself
-        architecture = find_backbone(backbone or PAPER_BACKBONE)
+    architecture = find_architecture(backbone, saved)
+    if saved is not None:
         check_width(saved, architecture)
-        return architecture
-    architecture = backbone_from_dict(recorded, saved.path)
-    if backbone is not None and find_backbone(backbone).config != architecture.config:
-        raise InputError(
-            f"--backbone {backbone} contradicts {saved.path}, whose prompts were learned on {architecture.name}; "
-            "omit --backbone or give another checkpoint."
-        )
-    return architecture
+    return architecture, saved
 
 
 def _build(
@@ -155,29 +135,26 @@ def _build(
     compile: bool,
 ) -> AnomalyCLIP:
     """Put the model together; `kind` of prompts: None takes learned ones where a checkpoint holds them."""
-    place = resolve_device(device)
-    source = saved.shown_path if saved is not None else "the checkpoint"
-    settings, notices = resolve_settings(typed, saved.settings if saved is not None else None, architecture, source)
-    prepare_precision(settings.precision, place)
-    if saved is not None and pretrained is None:
-        pretrained = saved.settings.get("pretrained")
-    clip = load_clip(architecture, pretrained, cache_dir)
-    weights = fingerprint(clip)
-    if saved is not None and saved.settings.get("fingerprint", weights) != weights:
-        raise InputError(
-            f"The prompts in {saved.path} were learned on other weights of {architecture.name} than these; give the "
-            "weights that they were learned on by --pretrained."
-        )
-    token_embedding = text_tower(clip).token_embedding
+    parts = load_parts(architecture, pretrained, saved, typed, device, cache_dir)
+    token_embedding, settings = text_tower(parts.clip).token_embedding, parts.settings
     prompts = None
     if kind is HandwrittenPrompts:
         prompts = HandwrittenPrompts(token_embedding, tokenize)
     elif saved is not None or kind is PromptLearner:
-        prompts = PromptLearner(token_embedding, tokenize, settings.n_ctx, settings.depth, settings.t_n_ctx)
+        prompts = PromptLearner(
+            token_embedding,
+            tokenize,
+            settings.n_ctx,
+            settings.depth,
+            settings.t_n_ctx,
+            abnormal_word=settings.abnormal_word,
+            shared_context=settings.shared_context,
+            fixed=settings.prompts == FIXED,
+        )
         if saved is not None:
-            fill_prompt_learner(prompts, saved, token_embedding, architecture)
-    tag = None if pretrained is not None and Path(pretrained).is_file() else pretrained
-    stopped = saved.notices if saved is not None else []
-    provenance = Provenance(weights, tag, saved, (*notices, *stopped), departs=bool(notices))
-    model = AnomalyCLIP(clip, architecture, settings, prompts, provenance).to(place).eval()
-    return _compiled(model) if compile else model
+            other_words = typed.get("abnormal_word") is not None
+            fill_prompt_learner(prompts, saved, token_embedding, architecture, other_words)
+    model = AnomalyCLIP(parts.clip, architecture, settings, prompts, parts.provenance).to(resolve_device(device)).eval()
+    if compile:
+        model.compile_encoder()
+    return model

@@ -1,6 +1,6 @@
 """The "glocal" loss: cross-entropy on the image, focal and dice loss on the anomaly map (paper, 3.3)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,10 +8,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from AnomalyCLIP_lib.prompts import ABNORMAL, NORMAL
+from AnomalyCLIP_lib.settings import LOSSES
 
 LOCAL_WEIGHT = 4.0
 FOCAL_GAMMA = 2.0
 SMOOTHING = 1e-5
+
+
+class Loss(NamedTuple):
+    """What a training step minimises, scalars: of image scores, and of maps."""
+
+    image: Tensor
+    local: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        return self.image + self.local
 
 
 class GlocalLoss(NamedTuple):
@@ -31,7 +43,13 @@ class GlocalLoss(NamedTuple):
         return self.image + self.local
 
 
-def glocal_loss(logits: Tensor, labels: Tensor, layer_probabilities: Sequence[Tensor], masks: Tensor) -> GlocalLoss:
+def glocal_loss(
+    logits: Tensor,
+    labels: Tensor,
+    layer_probabilities: Sequence[Tensor],
+    masks: Tensor,
+    losses: Sequence[str] = LOSSES,
+) -> GlocalLoss:
     """Image loss plus 4 times the local losses of every layer.
 
     Args:
@@ -39,14 +57,20 @@ def glocal_loss(logits: Tensor, labels: Tensor, layer_probabilities: Sequence[Te
         labels: (B,) int64, 0 normal, 1 anomalous.
         layer_probabilities: per layer (B, 2, S, S), from `scoring.patch_probabilities`.
         masks: (B, S, S), 0 or 1.
+        losses: which of "global", "focal" and "dice" count; the others are 0.
     """
     masks = masks.to(layer_probabilities[0].dtype)  # float32 even where an outer autocast made the logits half
-    parts = [
-        torch.stack([focal_loss(p, masks), dice_loss(p[:, ABNORMAL], masks), dice_loss(p[:, NORMAL], 1 - masks)])
-        for p in layer_probabilities
-    ]
-    focal, dice_abnormal, dice_normal = torch.stack(parts).sum(dim=0).unbind()
-    return GlocalLoss(F.cross_entropy(logits, labels), focal, dice_abnormal, dice_normal)
+    none = masks.new_zeros(())
+
+    def local(name: str, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        return torch.stack([loss(p) for p in layer_probabilities]).sum() if name in losses else none
+
+    return GlocalLoss(
+        F.cross_entropy(logits, labels) if "global" in losses else none,
+        local("focal", lambda p: focal_loss(p, masks)),
+        local("dice", lambda p: dice_loss(p[:, ABNORMAL], masks)),
+        local("dice", lambda p: dice_loss(p[:, NORMAL], 1 - masks)),
+    )
 
 
 def focal_loss(probabilities: Tensor, masks: Tensor) -> Tensor:

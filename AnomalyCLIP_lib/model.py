@@ -1,25 +1,20 @@
-"""AnomalyCLIP: a frozen CLIP, two prompts, and from images to scores and maps."""
+"""AnomalyCLIP: learned prompts, and patch features of a local path beside CLIP's own (DPAM)."""
 
 from collections.abc import Sequence
-from typing import Any, cast
 
-import torch
-import torch.nn.functional as F
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from AnomalyCLIP_lib.backbone import DEMO_DESCRIPTION, Backbone
-from AnomalyCLIP_lib.detector import Detector, Prediction, Provenance
-from AnomalyCLIP_lib.device import autocast
+from AnomalyCLIP_lib.backbone import Backbone
+from AnomalyCLIP_lib.clip_detector import ClipDetector, Encoded
+from AnomalyCLIP_lib.detector import FeatureBatch, Provenance
 from AnomalyCLIP_lib.errors import InputError
-from AnomalyCLIP_lib.memory import BatchHalving
-from AnomalyCLIP_lib.preprocessing import Preprocess
+from AnomalyCLIP_lib.losses import GlocalLoss, glocal_loss
 from AnomalyCLIP_lib.prompts import HandwrittenPrompts, PromptLearner
-from AnomalyCLIP_lib.scoring import anomaly_maps, image_scores, patch_probabilities
-from AnomalyCLIP_lib.settings import Settings
-from AnomalyCLIP_lib.text_encoder import TextEncoder
+from AnomalyCLIP_lib.scoring import image_logits, normalised
+from AnomalyCLIP_lib.settings import OBJECT_AWARE, Settings
 from AnomalyCLIP_lib.visual_encoder import VisualEncoder
-from AnomalyCLIP_lib.weights import Clip, fingerprint
+from AnomalyCLIP_lib.weights import Clip
 
 NO_PROMPTS = (
     "There are no prompts: put the authors' released ones or your own (train.py) into checkpoints/trained_on_mvtec/ "
@@ -27,18 +22,13 @@ NO_PROMPTS = (
 )
 
 
-class AnomalyCLIP(Detector, nn.Module):
+class AnomalyCLIP(ClipDetector):
     """Scores images against a normal and an abnormal prompt. Build it with `AnomalyCLIP_lib.load`.
 
     Args:
-        clip: frozen weights, of a backbone that `backbone.find_backbone` accepts.
-        backbone: its architecture.
-        settings: what is computed.
+        clip, backbone, settings, provenance: see `ClipDetector`.
         prompts: learned or handwritten prompts; None: the model encodes images only.
-        provenance: which weights and which checkpoint these are.
     """
-
-    name = "anomalyclip"
 
     def __init__(
         self,
@@ -48,60 +38,39 @@ class AnomalyCLIP(Detector, nn.Module):
         prompts: PromptLearner | HandwrittenPrompts | None,
         provenance: Provenance,
     ):
-        nn.Module.__init__(self)
-        self.visual_encoder = VisualEncoder(cast(VisionTransformer, clip.visual))
-        self.text_encoder = TextEncoder(clip)
+        super().__init__(clip, backbone, settings, provenance)
         self.prompts = prompts
-        self.backbone = backbone
-        self.settings = settings
-        self.provenance = provenance
-        self.image_size = settings.image_size
-        self.layers = len(settings.map_positions())
-        self.preprocess = Preprocess(settings.image_size)
-        self._within_memory = BatchHalving()
-        self._frozen_text_features: Tensor | None = None
 
-    def describe(self) -> str:
-        backbone = DEMO_DESCRIPTION if self.backbone.is_demo else f"backbone {self.backbone.name}"
-        checkpoint = self.provenance.checkpoint
-        prompts = "no prompts" if self.prompts is None else self.prompts.description
-        if checkpoint is not None:
-            trained_on = f", trained on {checkpoint.trained_on}" if checkpoint.trained_on else ""
-            prompts = f"prompts {checkpoint.shown_path}{trained_on}"
-        return f"{backbone}; {prompts}"
-
-    def settings_dict(self) -> dict[str, Any]:
-        return {
-            "method": self.name,
-            "backbone": self.backbone.name,
-            "fingerprint": self.provenance.fingerprint,
-            "prompts": None if self.prompts is None else fingerprint(self.prompts),
-            **self.settings.to_dict(),
-        }
+    def build_encoder(self, visual: VisionTransformer, settings: Settings) -> nn.Module:
+        return VisualEncoder(visual)
 
     def check(self) -> None:
         if self.prompts is None:
             raise InputError(NO_PROMPTS)
 
     @property
-    def device(self) -> torch.device:
-        return self.text_encoder.positional_embedding.device
+    def needs_class_names(self) -> bool:
+        return self.settings.prompts == OBJECT_AWARE and isinstance(self.prompts, PromptLearner)
 
-    @torch.no_grad()
-    def encode_image(self, images: Tensor, features_list: Sequence[int] | None = None) -> tuple[Tensor, list[Tensor]]:
-        """Image and patch features of the frozen encoder.
+    @property
+    def learned(self) -> nn.Module | None:
+        return self.prompts
 
-        Where memory does not suffice for all images at once, they are encoded in smaller batches.
+    def describe_texts(self) -> str:
+        return "no prompts" if self.prompts is None else self.prompts.description
+
+    def encode_image(self, images: Tensor, features_list: Sequence[int] | None = None, *, maps: bool = True) -> Encoded:
+        """See `ClipDetector.encode_image`; the image feature is CLIP's class token, projected without ln_post.
 
         Args:
-            images: (B, 3, S, S) float, from `preprocess`, on any device.
             features_list: 1-based block numbers; None: those of the settings.
 
         Returns:
-            image features (B, D) and, per block, patch features (B, 1 + N, D), class token first; float32,
-            L2-normalised, on the model's device.
+            the patch features, per block (B, 1 + N, D), class token first, L2-normalised; of an ensemble of attentions
+            the mean of its members' ones, so that their similarities are averaged before the softmax.
         """
-        layers = self.settings.features_list if features_list is None else features_list
+        settings = self.settings
+        layers = () if not maps else settings.features_list if features_list is None else features_list
         absent = [layer for layer in layers if not 1 <= layer <= self.backbone.vision_layers]
         if absent:
             raise InputError(
@@ -109,60 +78,38 @@ class AnomalyCLIP(Detector, nn.Module):
                 f"{self.backbone.vision_layers}; fix features_list."
             )
 
-        def encode(part: Tensor) -> tuple[Tensor, ...]:
-            with autocast(self.settings.precision, self.device):
-                image_features, patch_features = self.visual_encoder(
-                    part.to(self.device, non_blocking=True), layers, self.settings.dpam, self.settings.dpam_layer
-                )
-            return _normalised(image_features), *map(_normalised, patch_features)
+        def encode(part: Tensor) -> Encoded:
+            image_features, patch_features = self.visual_encoder(
+                part, layers, settings.dpam, settings.dpam_layer, settings.dpam_members
+            )
+            patch_features = [normalised(layer) for layer in patch_features]
+            if settings.dpam == "ensemble":
+                patch_features = [members.mean(dim=0) for members in patch_features]
+            return normalised(image_features), patch_features
 
-        image_features, *patch_features = self._within_memory(encode, images)
-        return image_features, patch_features
+        return self._encode(encode, images)
 
-    def text_features(self) -> Tensor:
-        """(2, D) float32, L2-normalised; row 0 normal, row 1 abnormal. Gradients reach learnable prompts.
-
-        Raises:
-            InputError: the model was loaded without prompts.
-        """
+    def encode_texts(self, class_names: Sequence[str]) -> Tensor:
         self.check()
         assert self.prompts is not None
-        return _normalised(self.text_encoder(*self.prompts()))
+        if not isinstance(self.prompts, PromptLearner) or not self.needs_class_names:
+            return normalised(self.text_encoder(*self.prompts()))[None]
+        sentences = [sentence for name in class_names for sentence in self.prompts.sentences(name.replace("_", " "))]
+        prompts = self.prompts.insert(*self.embed_sentences(sentences))
+        return normalised(self.text_encoder(*prompts)).unflatten(0, (-1, 2))
 
     def layer_probabilities(self, patch_features: Sequence[Tensor], text_features: Tensor) -> list[Tensor]:
         """(B, 2, S, S) per layer that counts (`feature_map_layer`); arguments as the encoders return them."""
-        return [
-            patch_probabilities(patch_features[position], text_features, self.settings.image_size)
-            for position in self.settings.map_positions()
-        ]
+        counting = [patch_features[position] for position in self.settings.map_positions()]
+        return super().layer_probabilities(counting, text_features)
 
-    @torch.no_grad()
-    def score(self, images: Tensor, class_names: Sequence[str] | None = None, *, maps: bool = True) -> Prediction:
-        """See `Detector.score`; the prompts name no object, so class names do not matter."""
-        image_features, patch_features = self.encode_image(images, None if maps else ())
-        return self.score_features(image_features, patch_features, self._scoring_text_features(), maps=maps)
-
-    @torch.no_grad()
-    def score_features(
-        self, image_features: Tensor, patch_features: Sequence[Tensor], text_features: Tensor, *, maps: bool = True
-    ) -> Prediction:
-        """As `score`, from features that `encode_image` and `text_features` returned."""
-        scores = image_scores(image_features, text_features).cpu()
-        if maps:
-            probabilities = self.layer_probabilities(patch_features, text_features)
-            anomaly_map = anomaly_maps(probabilities, self.settings.sigma)
-        else:
-            anomaly_map = scores.new_empty(len(scores), 0, 0)
-        return Prediction(scores, anomaly_map, self.layers).checked()
-
-    def _scoring_text_features(self) -> Tensor:
-        """`text_features`, computed once where the prompts cannot change any more."""
-        if any(parameter.requires_grad for parameter in self.parameters()):
-            return self.text_features()
-        if self._frozen_text_features is None or self._frozen_text_features.device != self.device:
-            self._frozen_text_features = self.text_features()
-        return self._frozen_text_features
-
-
-def _normalised(features: Tensor) -> Tensor:
-    return F.normalize(features.float(), dim=-1)
+    def loss(self, batch: FeatureBatch) -> GlocalLoss:
+        """Of one training step, with gradients to the prompts."""
+        text_features = self.text_features(batch.class_names)
+        return glocal_loss(
+            image_logits(batch.image_features, text_features),
+            batch.labels.to(self.device),
+            self.layer_probabilities(batch.patch_features, text_features),
+            batch.masks.to(self.device),
+            self.settings.losses,
+        )

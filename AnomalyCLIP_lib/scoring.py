@@ -13,38 +13,54 @@ TEMPERATURE = 0.07
 TRUNCATE = 4  # the Gaussian ends at so many standard deviations
 
 
-def image_logits(image_features: Tensor, text_features: Tensor) -> Tensor:
-    """Cosine similarities over the temperature, (B, 2), column 0 normal, column 1 abnormal.
+def normalised(features: Tensor) -> Tensor:
+    """float32, L2-normalised along the last dimension."""
+    return F.normalize(features.float(), dim=-1)
+
+
+def logits(features: Tensor, text_features: Tensor, temperature: float | Tensor = TEMPERATURE) -> Tensor:
+    """Cosine similarities over the temperature, (B, N, 2), column 0 normal, column 1 abnormal.
 
     Args:
-        image_features: (B, D), L2-normalised.
-        text_features: (2, D), L2-normalised.
+        features: (B, N, D), L2-normalised.
+        text_features: (2, D), L2-normalised; or (B, 2, D), each image's own.
     """
-    return image_features @ text_features.T / TEMPERATURE
+    return features @ text_features.mT / temperature
 
 
-def image_scores(image_features: Tensor, text_features: Tensor) -> Tensor:
+def image_logits(image_features: Tensor, text_features: Tensor, temperature: float | Tensor = TEMPERATURE) -> Tensor:
+    """`logits` of image features (B, D): (B, 2)."""
+    return logits(image_features[:, None], text_features, temperature)[:, 0]
+
+
+def image_scores(image_features: Tensor, text_features: Tensor, temperature: float = TEMPERATURE) -> Tensor:
     """Probability that each image is anomalous, (B,), in [0, 1]. Arguments as for `image_logits`."""
-    return image_logits(image_features, text_features).softmax(dim=-1)[:, ABNORMAL]
+    return image_logits(image_features, text_features, temperature).softmax(dim=-1)[:, ABNORMAL]
 
 
-def patch_probabilities(patch_features: Tensor, text_features: Tensor, image_size: int) -> Tensor:
+def patch_probabilities(
+    patch_features: Tensor, text_features: Tensor, image_size: int, temperature: float = TEMPERATURE
+) -> Tensor:
     """Probabilities of normal and abnormal for every pixel, from one layer.
 
     The softmax is taken per patch and upsampled afterwards: bilinear interpolation of logits would give other maps.
 
     Args:
         patch_features: (B, 1 + N, D), L2-normalised, class token first; N a square number.
-        text_features: (2, D), L2-normalised.
+        text_features: (2, D), L2-normalised; or (B, 2, D), each image's own.
         image_size: S.
 
     Returns:
         (B, 2, S, S), values in [0, 1] that sum to 1 over the channels.
     """
-    probabilities = (patch_features[:, 1:] @ text_features.T / TEMPERATURE).softmax(dim=-1)  # (B, N, 2)
-    grid = round(probabilities.shape[1] ** 0.5)
-    probabilities = probabilities.transpose(1, 2).unflatten(2, (grid, grid))  # (B, 2, G, G)
+    probabilities = on_grid(logits(patch_features[:, 1:], text_features, temperature).softmax(dim=-1))
     return F.interpolate(probabilities, size=(image_size, image_size), mode="bilinear", align_corners=False)
+
+
+def on_grid(values: Tensor) -> Tensor:
+    """Values of patches in row order, (B, N, K) with N a square number -> (B, K, G, G)."""
+    grid = round(values.shape[1] ** 0.5)
+    return values.transpose(1, 2).unflatten(2, (grid, grid))
 
 
 def anomaly_maps(layer_probabilities: Sequence[Tensor], sigma: float) -> Tensor:

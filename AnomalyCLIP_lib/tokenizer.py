@@ -6,13 +6,22 @@ import torch
 from open_clip.tokenizer import SimpleTokenizer
 
 from AnomalyCLIP_lib.backbone import CONTEXT_LENGTH
+from AnomalyCLIP_lib.errors import InputError
 
 
 def tokenize(texts: list[str]) -> torch.Tensor:
-    """CLIP's token ids (len(texts), 77), int64. Raises ValueError where a text is too long rather than cut it."""
-    longest = max(len(_tokenizer().encode(text)) for text in texts) + 2
-    if longest > CONTEXT_LENGTH:
-        raise ValueError(f"a prompt has {longest} tokens, but CLIP reads {CONTEXT_LENGTH}")
+    """CLIP's token ids (len(texts), 77), int64.
+
+    Raises:
+        InputError: a text is too long; it is never cut.
+    """
+    for text in texts:
+        count = len(_tokenizer().encode(text)) + 2
+        if count > CONTEXT_LENGTH:
+            raise InputError(
+                f"The text '{text}' has {count} tokens, and CLIP reads {CONTEXT_LENGTH}; shorten the words of "
+                "--class_name or --abnormal_word."
+            )
     return _tokenizer()(texts)
 
 

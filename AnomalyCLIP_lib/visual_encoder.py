@@ -1,6 +1,6 @@
 """The image tower with DPAM: the ordinary CLIP path and, beside it, a local path with v-v attention (paper, 3.3)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
 
 QUICK = 1.702  # QuickGELU's factor
+BILINEAR: Mapping[str, Any] = {"mode": "bilinear"}
 
 
 class VisualEncoder(nn.Module):
@@ -16,54 +17,82 @@ class VisualEncoder(nn.Module):
 
     Args:
         visual: an image tower with L blocks, width C and output width D.
+        resizing: of the positional embedding to another patch grid, arguments of `F.interpolate`.
     """
 
-    def __init__(self, visual: VisionTransformer):
+    def __init__(self, visual: VisionTransformer, resizing: Mapping[str, Any] = BILINEAR):
         super().__init__()
         self.visual: VisionTransformer = visual
+        self.resizing = resizing
 
     def forward(
-        self, images: Tensor, features_list: Sequence[int], dpam: str = "vv", dpam_layer: int = 1
+        self,
+        images: Tensor,
+        features_list: Sequence[int],
+        dpam: str = "vv",
+        dpam_layer: int = 1,
+        members: Sequence[str] = (),
     ) -> tuple[Tensor, list[Tensor]]:
         """Encode images; nothing is normalised yet.
 
         Args:
             images: (B, 3, S, S), normalised as by `preprocessing.Preprocess`; S a multiple of the patch size.
             features_list: 1-based block numbers after which the patch features are taken.
-            dpam: "vv", "qq" or "kk": what attends to what on the local path; "none": there is no local path.
+            dpam: "vv", "qq", "kk" or "qk": what attends to what on the local path; "none": there is no local path;
+                "ensemble": a local path for each of the members, beside one another.
             dpam_layer: n gives the last n - 1 blocks a local path; 1 gives it to none.
+            members: attentions of the ensemble.
 
         Returns:
             image features (B, D): the class token after the last block, projected **without** ln_post, which is
                 what the released prompts were learned with;
-            patch features, per entry of `features_list`: (B, 1 + N, D), class token first, ln_post and projected.
+            patch features, per entry of `features_list`: (B, 1 + N, D), class token first, ln_post and projected; of an
+                ensemble (M, B, 1 + N, D), its M members one after the other.
         """
-        visual = self.visual
-        projection = visual.proj
-        assert projection is not None  # only open_clip's pruning takes it away
-        blocks = visual.transformer.resblocks
-        local_from = len(blocks) + 2 - dpam_layer if dpam != "none" else len(blocks) + 1
+        attentions = {"none": (), "ensemble": members}.get(dpam, (dpam,))
+        class_token, tokens = self.run_blocks(self.embed(images), features_list, attentions, dpam_layer)
+        assert self.visual.proj is not None  # only open_clip's pruning takes it away
+        features = [self.project(layer) for layer in tokens]
+        return class_token @ self.visual.proj, features if dpam == "ensemble" else [layer[0] for layer in features]
+
+    def run_blocks(
+        self, x: Tensor, features_list: Sequence[int], attentions: Sequence[str] = (), dpam_layer: int = 1
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The tokens as the blocks leave them.
+
+        Args:
+            x: (B, 1 + N, C), from `embed`, or the class token with some of the patches.
+            features_list, dpam_layer: as for `forward`.
+            attentions: of the local paths.
+
+        Returns:
+            the class token after the last block, (B, C), and per entry of `features_list` (M, B, 1 + N, C): of the
+            local paths, or of the global one where there are none (M = 1).
+        """
+        blocks = self.visual.transformer.resblocks
+        local_from = len(blocks) + 2 - dpam_layer if attentions else len(blocks) + 1
         last_wanted = max(features_list, default=0)
 
-        x = self._embed(images)  # (B, 1 + N, C)
-        local: Tensor | None = None
+        local: list[Tensor] = []
         taken: dict[int, Tensor] = {}
         for number, block in enumerate(blocks, start=1):
             has_local = local_from <= number <= last_wanted
             # Behind the last block the global path's patch tokens are read only where they are the features.
             class_only = number == len(blocks) and (has_local or number > last_wanted)
             x_in = x
-            x, update = _block(block, x, dpam if has_local else "none", class_only)
-            if update is not None:
-                local = (x_in if local is None else local) + update
+            x, updates = _block(block, x, attentions if has_local else (), class_only)
+            if has_local:
+                local = [path + update for path, update in zip(local or [x_in] * len(updates), updates, strict=True)]
             if number in features_list:
-                taken[number] = x if local is None else local
+                taken[number] = torch.stack(local or [x])
+        return x[:, 0], [taken[number] for number in features_list]
 
-        image_features = x[:, 0] @ projection  # (B, D)
-        patch_features = [visual.ln_post(taken[number]) @ projection for number in features_list]
-        return image_features, patch_features
+    def project(self, tokens: Tensor) -> Tensor:
+        """ln_post and the projection, as CLIP does with its class token: (..., C) -> (..., D)."""
+        return self.visual.ln_post(tokens) @ self.visual.proj
 
-    def _embed(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) as what the first block reads: (B, 1 + N, C) float32, class token first."""
         visual = self.visual
         x = visual.conv1(images)  # (B, C, G, G)
         grid = (x.shape[2], x.shape[3])
@@ -74,17 +103,17 @@ class VisualEncoder(nn.Module):
         return visual.ln_pre(x).float()
 
     def _positional_embedding(self, grid: tuple[int, int]) -> Tensor:
-        """(1 + N, C) for this patch grid: bilinear, no antialiasing; the stored parameter stays as it is."""
+        """(1 + N, C) for this patch grid; the stored parameter stays as it is."""
         stored = self.visual.positional_embedding
         pretrained_grid = self.visual.grid_size
         if grid == pretrained_grid:
             return stored
         patches = stored[1:].reshape(1, *pretrained_grid, -1).permute(0, 3, 1, 2)
-        patches = F.interpolate(patches, size=grid, mode="bilinear", align_corners=False)
+        patches = F.interpolate(patches, size=grid, align_corners=False, **self.resizing)
         return torch.cat([stored[:1], patches[0].flatten(1).transpose(0, 1)])
 
 
-def _block(block: Any, x: Tensor, dpam: str, class_only: bool) -> tuple[Tensor, Tensor | None]:
+def _block(block: Any, x: Tensor, attentions: Sequence[str], class_only: bool) -> tuple[Tensor, list[Tensor]]:
     """One residual block.
 
     Args:
@@ -92,18 +121,16 @@ def _block(block: Any, x: Tensor, dpam: str, class_only: bool) -> tuple[Tensor, 
         class_only: the global path is wanted for the class token alone.
 
     Returns:
-        the global path's output, (B, 1 + N, C) or (B, 1, C), and (B, 1 + N, C) what the local path adds; None where
-        dpam is "none".
+        the global path's output, (B, 1 + N, C) or (B, 1, C), and per local path (B, 1 + N, C) what it adds.
     """
-    q, k, v = _queries_keys_values(block.attn, block.ln_1(x), class_only and dpam != "qq")
-    update = None
-    if dpam != "none":
-        same = {"vv": v, "qq": q, "kk": k}[dpam]
-        update = block.ls_1(_attend(block.attn, same, same, v))
+    all_queries = any("q" in attention for attention in attentions)
+    q, k, v = _queries_keys_values(block.attn, block.ln_1(x), class_only and not all_queries)
+    pairs = {"vv": (v, v), "qq": (q, q), "kk": (k, k), "qk": (q, k)}
+    updates = [block.ls_1(_attend(block.attn, *pairs[attention], v)) for attention in attentions]
     if class_only:
         x, q = x[:, :1], q[:, :, :1]
     x = x + block.ls_1(_attend(block.attn, q, k, v))
-    return x + block.ls_2(_mlp(block.mlp, block.ln_2(x))), update
+    return x + block.ls_2(_mlp(block.mlp, block.ln_2(x))), updates
 
 
 def _queries_keys_values(attention: Any, x: Tensor, class_query: bool) -> tuple[Tensor, Tensor, Tensor]:

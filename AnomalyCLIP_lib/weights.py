@@ -16,31 +16,41 @@ from open_clip.model import convert_to_custom_text_state_dict
 from open_clip.transformer import ResidualAttentionBlock, TextTransformer, VisionTransformer
 from torch import nn
 
-from AnomalyCLIP_lib.backbone import CHECKPOINTS, DEMO_BACKBONE, DEMO_FOLDER, OPENAI_NAMES, PAPER_BACKBONE, Backbone
+from AnomalyCLIP_lib.backbone import CHECKPOINTS, DEMO_BACKBONE, DEMO_FOLDER, Backbone
 from AnomalyCLIP_lib.errors import InputError
 
 OPENAI_WEIGHTS_URL = (
     "https://openaipublic.azureedge.net/clip/models/"
     "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02/ViT-L-14-336px.pt"
 )
+DEFAULT_TAGS = {"ViT-B-16-plus-240": "laion400m_e31"}
+"""Of the backbones that OpenAI has no weights of, and a method is published with."""
 NETWORK_TIMEOUT = 10  # seconds
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 
 Clip = open_clip.CLIP | open_clip.CustomTextCLIP
 
 
-def load_clip(backbone: Backbone, pretrained: str | None = None, cache_dir: str | None = None) -> Clip:
+def load_clip(
+    backbone: Backbone, pretrained: str | None = None, cache_dir: str | None = None, *, any_activation: bool = False
+) -> Clip:
     """Build the open_clip model and load its weights: on the CPU, in fp32, frozen, in evaluation mode.
 
     Args:
         backbone: the architecture.
-        pretrained: an open_clip tag or a local weight file; None: the demo's own file, or the tag "openai".
+        pretrained: an open_clip tag or a local weight file; None: the demo's own file, or the backbone's default tag.
         cache_dir: where downloaded weights are kept; None: the Hugging Face default.
+        any_activation: accept weights that were trained with the other one of GELU and QuickGELU, which gives other
+            features; for methods that were published so.
 
     Raises:
         InputError: the tag or file does not exist, does not fit the architecture, or cannot be downloaded.
     """
-    path = weight_file(backbone, pretrained, cache_dir)
+    path = weight_file(backbone, pretrained, cache_dir, any_activation=any_activation)
+    if not any_activation and _is_torchscript(path) and not backbone.config.get("quick_gelu"):
+        raise InputError(
+            f"{path} holds OpenAI's weights, which need QuickGELU; use --backbone {backbone.name}-quickgelu."
+        )
     model = random_clip(backbone)
     state = _fitted_state(_read_state_dict(path), model, path, backbone)
     model.load_state_dict(state)
@@ -64,7 +74,14 @@ def text_tower(clip: Clip) -> Any:
     return clip.text if isinstance(clip, open_clip.CustomTextCLIP) else clip
 
 
-def weight_file(backbone: Backbone, pretrained: str | None, cache_dir: str | None, download: bool = True) -> Path:
+def weight_file(
+    backbone: Backbone,
+    pretrained: str | None,
+    cache_dir: str | None,
+    download: bool = True,
+    *,
+    any_activation: bool = False,
+) -> Path:
     """The file that holds the weights; downloaded by open_clip where `pretrained` is a tag that is not cached yet.
 
     Raises:
@@ -78,7 +95,7 @@ def weight_file(backbone: Backbone, pretrained: str | None, cache_dir: str | Non
         return DEMO_FOLDER / "clip.safetensors"
     if not backbone.built_in and pretrained is None:
         raise InputError(f"Backbone {backbone.name} is a config file without weights; pass its file by --pretrained.")
-    tag = pretrained or "openai"
+    tag = pretrained or DEFAULT_TAGS.get(backbone.name, "openai")
     entry = open_clip.get_pretrained_cfg(backbone.name, tag)
     if not entry:
         tags = open_clip.list_pretrained_tags_by_model(backbone.name)
@@ -86,7 +103,7 @@ def weight_file(backbone: Backbone, pretrained: str | None, cache_dir: str | Non
         raise InputError(
             f"--pretrained {tag} is neither a file nor a tag of {backbone.name}; {offer}, or give a local file."
         )
-    if bool(entry.get("quick_gelu")) != bool(backbone.config.get("quick_gelu")):
+    if not any_activation and bool(entry.get("quick_gelu")) != bool(backbone.config.get("quick_gelu")):
         other = f"{backbone.name}-quickgelu" if entry.get("quick_gelu") else backbone.name.removesuffix("-quickgelu")
         raise InputError(
             f"The weights '{tag}' need another activation than that of {backbone.name}; use --backbone {other}."
@@ -122,7 +139,7 @@ def _cached_file(backbone: Backbone, entry: dict[str, Any], cache_dir: str | Non
     from huggingface_hub import try_to_load_from_cache
 
     beside = CHECKPOINTS / Path(entry.get("url", "")).name
-    if backbone.name == OPENAI_NAMES[PAPER_BACKBONE] and beside.is_file():
+    if entry.get("url") == OPENAI_WEIGHTS_URL and beside.is_file():
         return beside
     repository, _, file = entry.get("hf_hub", "").rpartition("/")
     names = [file] if file else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
@@ -134,8 +151,7 @@ def _cached_file(backbone: Backbone, entry: dict[str, Any], cache_dir: str | Non
 
 
 def _no_download(backbone: Backbone, tag: str, entry: dict[str, Any]) -> str:
-    source = OPENAI_WEIGHTS_URL if backbone.name == OPENAI_NAMES[PAPER_BACKBONE] and tag == "openai" else None
-    source = source or entry.get("url") or f"https://huggingface.co/{entry.get('hf_hub', '').rstrip('/')}"
+    source = entry.get("url") or f"https://huggingface.co/{entry.get('hf_hub', '').rstrip('/')}"
     return (
         f"The weights '{tag}' of {backbone.name} are not on this machine and could not be downloaded; fetch {source} "
         f"where there is a network and pass the file by --pretrained FILE (PRETRAINED=FILE for test.sh and train.sh), "
@@ -183,10 +199,6 @@ def _fitted_state(
     open_clip would quietly interpolate positional embeddings of another size; here that is an error, since it
     means weights of another model.
     """
-    if _is_torchscript(path) and not backbone.config.get("quick_gelu"):
-        raise InputError(
-            f"{path} holds OpenAI's weights, which need QuickGELU; use --backbone {backbone.name}-quickgelu."
-        )
     if isinstance(model, open_clip.CustomTextCLIP) and "positional_embedding" in state:
         state = convert_to_custom_text_state_dict(state)
     expected = model.state_dict()

@@ -19,9 +19,11 @@ from benchmarks import encoding, pixel_metrics
 from benchmarks.scaling import COMMANDS, MULTIPLES, scaling
 from benchmarks.table import Row, table
 from benchmarks.training import cached_training
+from benchmarks.windows import BACKBONE as WINDOWS_BACKBONE
+from benchmarks.windows import window_embeddings
 from utils import positive, run
 
-PARTS = ("encoder", "training", "cached_training", "gaussian", "aupro", "accuracy", "memory", "scaling")
+PARTS = ("encoder", "training", "cached_training", "gaussian", "aupro", "accuracy", "memory", "scaling", "windows")
 SCALING_BACKBONE, SCALING_IMAGE_SIZE = "ViT-B/16", 224  # so that 16 times as many images take minutes, not hours
 
 
@@ -51,6 +53,8 @@ def _rows(part: str, arguments: argparse.Namespace) -> Iterator[Row]:
             yield cached_training(
                 model, arguments.trained, arguments.trained_batch, arguments.epochs, arguments.naive_epochs
             )
+    elif part == "windows":
+        yield window_embeddings(arguments.backbone or WINDOWS_BACKBONE, arguments.batch, repetitions)
     elif part == "memory":
         yield from pixel_metrics.streaming_memory(arguments.maps, side)
     elif part == "scaling":
@@ -76,14 +80,16 @@ def _rows(part: str, arguments: argparse.Namespace) -> Iterator[Row]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=PARTS, help="run only these parts")
-    parser.add_argument("--backbone", help=f"default: {PAPER_BACKBONE}; of scaling {SCALING_BACKBONE}")
+    parser.add_argument(
+        "--backbone", help=f"default: {PAPER_BACKBONE}; of scaling {SCALING_BACKBONE}, of windows {WINDOWS_BACKBONE}"
+    )
     parser.add_argument(
         "--image_size", type=positive, help=f"default: the backbone's (518); of scaling {SCALING_IMAGE_SIZE}"
     )
     parser.add_argument("--repetitions", type=positive, default=3, help="counted pairs (default: %(default)s)")
     parser.add_argument("--threads", type=positive, default=2, help="default: %(default)s")
 
-    model = parser.add_argument_group("encoder, training: one step that encodes its images")
+    model = parser.add_argument_group("encoder, training, windows: one step that encodes its images")
     model.add_argument("--batch", type=positive, default=2, help="images encoded at once (default: %(default)s)")
     model.add_argument("--compile", action="store_true", help="also measure torch.compile, which needs a C++ compiler")
 

@@ -30,6 +30,23 @@ def encode(
 def _encode_one(
     visual: Any, image: Tensor, layers: Sequence[int], dpam: str, dpam_layer: int
 ) -> tuple[Tensor, list[Tensor]]:
+    x = visual.ln_pre(_tokens(visual, image))
+    local, taken = None, {}
+    blocks = list(visual.transformer.resblocks)
+    for number, block in enumerate(blocks, start=1):
+        attention = block.attn
+        q, k, v = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=2)
+        if dpam != "none" and number > len(blocks) - (dpam_layer - 1):
+            pair = {"vv": (v, v), "qq": (q, q), "kk": (k, k), "qk": (q, k)}[dpam]
+            local = (x if local is None else local) + _attend(attention, *pair, v)
+        x = x + _attend(attention, q, k, v)
+        x = x + block.mlp(block.ln_2(x))
+        taken[number] = x if local is None else local
+    return x[:, 0] @ visual.proj, [visual.ln_post(taken[layer]) @ visual.proj for layer in layers]
+
+
+def _tokens(visual: Any, image: Tensor) -> Tensor:
+    """(1, 3, S, S) -> (1, 1 + N, C), positions added."""
     x = F.conv2d(image, visual.conv1.weight, stride=visual.conv1.stride)  # (1, C, G, G')
     height, width = x.shape[2:]
     stored = visual.positional_embedding
@@ -37,19 +54,24 @@ def _encode_one(
     positions = stored[1:].T.reshape(1, -1, old, old)
     positions = F.interpolate(positions, (height, width), mode="bilinear", align_corners=False)[0].flatten(1).T
     x = torch.cat([visual.class_embedding.expand(1, 1, -1), x.flatten(2).transpose(1, 2)], dim=1)  # (1, 1 + N, C)
-    x = visual.ln_pre(x + torch.cat([stored[:1], positions]))
-    local, taken = None, {}
-    blocks = list(visual.transformer.resblocks)
-    for number, block in enumerate(blocks, start=1):
-        attention = block.attn
-        q, k, v = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=2)
-        if dpam != "none" and number > len(blocks) - (dpam_layer - 1):
-            same = {"vv": v, "qq": q, "kk": k}[dpam]
-            local = (x if local is None else local) + _attend(attention, same, same, v)
-        x = x + _attend(attention, q, k, v)
-        x = x + block.mlp(block.ln_2(x))
-        taken[number] = x if local is None else local
-    return x[:, 0] @ visual.proj, [visual.ln_post(taken[layer]) @ visual.proj for layer in layers]
+    return x + torch.cat([stored[:1], positions])
+
+
+def window_features(visual: Any, image: Tensor, scale: int) -> Tensor:
+    """WinCLIP's embeddings of one image (1, 3, S, S), a forward pass for each window: (windows, D), normalised."""
+    tokens = _tokens(visual, image)
+    grid = round((tokens.shape[1] - 1) ** 0.5)
+    features = []
+    for top in range(grid - scale + 1):
+        for left in range(grid - scale + 1):
+            patches = [1 + (top + row) * grid + left + column for row in range(scale) for column in range(scale)]
+            x = visual.ln_pre(tokens[:, [0, *patches]])
+            for block in visual.transformer.resblocks:
+                weight, bias = block.attn.in_proj_weight, block.attn.in_proj_bias
+                x = x + _attend(block.attn, *F.linear(block.ln_1(x), weight, bias).chunk(3, dim=2))
+                x = x + block.mlp(block.ln_2(x))
+            features.append(visual.ln_post(x[:, 0]) @ visual.proj)
+    return F.normalize(torch.cat(features), dim=-1)
 
 
 def _attend(attention: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def draw_samples(folder: Path) -> dict[str, np.ndarray]:
 def draw_panel(folder: Path, truths: dict[str, np.ndarray]) -> np.ndarray:
     """The panels of the samples (see `pictures.panel`) under each other, (height, width, 3) uint8 RGB."""
     model = load(DEMO_BACKBONE)
-    thresholds, layers = model.thresholds(), len(model.settings.map_positions())
+    thresholds, layers = model.thresholds(), model.layers
     panels = []
     for name, truth in truths.items():
         image = Image.open(folder / f"{name}.png")

@@ -37,13 +37,16 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--cache_dir", help="where downloaded weights are kept")
     types = get_type_hints(Settings)
     for setting in fields(Settings):
-        several = setting.name in LISTS
+        flag, description = f"--{setting.name}", setting.metadata["help"]
+        if types[setting.name] is bool:
+            model.add_argument(flag, action=argparse.BooleanOptionalAction, help=description)
+            continue
         model.add_argument(
-            f"--{setting.name}",
-            type=int if several else types[setting.name],
-            nargs="+" if several else None,
+            flag,
+            type=LISTS.get(setting.name, types[setting.name]),
+            nargs="+" if setting.name in LISTS else None,
             choices=setting.metadata["choices"],
-            help=setting.metadata["help"],
+            help=description,
         )
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)")

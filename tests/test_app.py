@@ -136,7 +136,8 @@ def test_more_files_than_allowed_are_told_and_left_out(handlers, tmp_path):
 
 def test_scores_that_are_not_finite_are_told(model, uploads, monkeypatch):
     scorer = Scorer(model)
-    monkeypatch.setattr(model, "_frozen_text_features", torch.full_like(model.text_features(), torch.nan))
+    broken = torch.full_like(model.text_features(), torch.nan)
+    monkeypatch.setattr(model, "text_features", lambda _: broken)
     refused = scorer.score(Path(uploads[0]))
     assert isinstance(refused, Refused) and "not finite" in refused.sentence and "a5b1" not in refused.sentence
 

@@ -1,8 +1,10 @@
 """Every part of `python -m benchmarks` at tiny size; the figures are not looked at, but what they are compared with."""
 
+import json
 import re
 
 import pytest
+from conftest import TINY_CONFIG
 
 import benchmarks.scaling
 from AnomalyCLIP_lib import InputError
@@ -44,6 +46,13 @@ def test_ours_agrees_with_the_plain_computation(rows, part):
     assert compared
     for row in compared:
         assert difference(row) < 1e-4, row
+
+
+def test_windows_in_one_batch_are_those_of_a_forward_pass_each(rows, tmp_path):
+    square = TINY_CONFIG | {"vision_cfg": TINY_CONFIG["vision_cfg"] | {"image_size": 56}}
+    (tmp_path / "square.json").write_text(json.dumps(square))
+    (row,) = rows("windows", "--backbone", str(tmp_path / "square.json"))
+    assert "13 an image" in row[0] and difference(row) < 1e-5
 
 
 def test_training_from_cached_features_learns_the_same_prompts(rows):

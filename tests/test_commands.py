@@ -265,7 +265,7 @@ def test_single_images_agree_with_the_dataset_run(tested, trained, tiny_files, t
     captured = capsys.readouterr()
     path, score = captured.out.strip().split("\t")
     assert path == str(image) and "called anomalous: " in captured.err
-    assert captured.err.splitlines()[0].startswith("model: backbone tiny")
+    assert captured.err.splitlines()[0].startswith("model: anomalyclip; backbone tiny")
     with (tested / "predictions.csv").open(newline="") as file:
         expected = {row["image_path"]: float(row["anomaly_score"]) for row in csv.DictReader(file)}
     assert float(score) == pytest.approx(expected["plate/test/spot/001.png"], abs=1e-5)

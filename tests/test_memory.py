@@ -71,7 +71,7 @@ def test_no_room_for_a_training_step(tiny_files, tiny_dataset, tmp_path, monkeyp
     def too_much(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr("pipeline.training.learning.glocal_loss", too_much)
+    monkeypatch.setattr("AnomalyCLIP_lib.model.glocal_loss", too_much)
     with pytest.raises(InputError, match=r"training step on 5 images; lower --batch_size"):
         train_tiny(tiny_files, tiny_dataset, tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.pth"))

@@ -150,7 +150,7 @@ def test_scores_that_are_not_finite_become_rows(photos, score, out, monkeypatch)
         maps[0, 3, 3] = float("nan")
         return maps
 
-    monkeypatch.setattr("AnomalyCLIP_lib.model.anomaly_maps", first_map_spoilt)
+    monkeypatch.setattr("AnomalyCLIP_lib.clip_detector.anomaly_maps", first_map_spoilt)
     assert score() == 1
     assert ["not finite" in row["error"] for row in rows(out)] == [True, False, True, False, True]
 

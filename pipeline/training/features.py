@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 from tqdm import tqdm
 
+from AnomalyCLIP_lib.detector import FeatureBatch
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from dataset import AnomalyDataset, read_mask
 from pipeline.distributed import Ranks
@@ -25,23 +26,6 @@ from utils import counted
 
 CACHE_DTYPES = {"fp32": "float32", "fp16": "float16"}
 NO_MASK = "normal"  # in place of a digest: a normal image's mask is all zero
-
-
-@dataclass(frozen=True)
-class FeatureBatch:
-    """What one training step reads.
-
-    Attributes:
-        image_features: (B, D) float32, L2-normalised.
-        patch_features: per layer (B, 1 + N, D) float32, L2-normalised.
-        masks: (B, S, S) uint8 of 0 and 1.
-        labels: (B,) int64, 1 anomalous.
-    """
-
-    image_features: Tensor
-    patch_features: list[Tensor]
-    masks: Tensor
-    labels: Tensor
 
 
 @dataclass(frozen=True)
@@ -247,6 +231,7 @@ class TrainingCache:
             "image_size": settings.image_size,
             "layers": list(settings.features_list),
             "dpam": settings.dpam,
+            "dpam_members": list(settings.dpam_members),
             "dpam_layer": settings.dpam_layer,
             "precision": settings.precision,
             "dtype": dtype,

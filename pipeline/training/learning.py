@@ -14,10 +14,8 @@ from AnomalyCLIP_lib.checkpoint import write_checkpoint
 from AnomalyCLIP_lib.decisions import SETTING
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import atomic_write
-from AnomalyCLIP_lib.losses import glocal_loss
 from AnomalyCLIP_lib.memory import is_out_of_memory
 from AnomalyCLIP_lib.model import AnomalyCLIP
-from AnomalyCLIP_lib.scoring import image_logits
 from pipeline.output_folder import OutputFolder
 from pipeline.training.features import CachedBatches, EncodedBatches, FeatureBatch
 from pipeline.training.progress import TrainingProgress
@@ -161,13 +159,7 @@ def training_step(model: AnomalyCLIP, optimizer: torch.optim.Optimizer, batch: F
         InputError: the loss is not finite, or memory does not suffice; the batch of a step is never split.
     """
     try:
-        text_features = model.text_features()
-        loss = glocal_loss(
-            image_logits(batch.image_features, text_features),
-            batch.labels.to(model.device),
-            model.layer_probabilities(batch.patch_features, text_features),
-            batch.masks.to(model.device),
-        )
+        loss = model.loss(batch)
         if not loss.total.isfinite():
             raise InputError("The loss is not finite any more; lower --learning_rate, or use --precision fp32.")
         optimizer.zero_grad()

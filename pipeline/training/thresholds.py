@@ -7,10 +7,10 @@ import torch
 from tqdm import tqdm
 
 from AnomalyCLIP_lib.decisions import DEFAULT_THRESHOLD
+from AnomalyCLIP_lib.detector import FeatureBatch
 from AnomalyCLIP_lib.model import AnomalyCLIP
 from metrics import f1_max
 from pipeline.evaluation.pixel_histogram import PixelHistogram, count_pixels
-from pipeline.training.features import FeatureBatch
 
 NO_ANOMALOUS_PIXELS = "no mask has an anomalous pixel at the model's size"
 
