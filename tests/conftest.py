@@ -17,6 +17,7 @@ from AnomalyCLIP_lib.backbone import find_backbone
 from AnomalyCLIP_lib.weights import random_clip
 from generic_dataset_json import custom
 
+REPOSITORY = Path(__file__).resolve().parent.parent
 REFERENCE = Path(__file__).parent / "reference" / "reference.npz"
 TINY_CONFIG = {
     "embed_dim": 16,
@@ -95,3 +96,32 @@ def tiny_dataset(tmp_path_factory):
 def save_picture(picture: np.ndarray, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).save(path)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_files, tiny_dataset, tmp_path_factory):
+    """Two epochs on the tiny dataset; the folder of the checkpoints."""
+    folder = tmp_path_factory.mktemp("trained")
+    from runs import train_tiny
+
+    assert train_tiny(tiny_files, tiny_dataset, folder) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tested(trained, tiny_files, tiny_dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tested")
+    from runs import evaluate_tiny
+
+    assert evaluate_tiny(trained, tiny_files, tiny_dataset, folder, "--save_maps") == 0
+    return folder
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    for name in ("b.jpg", "a.png", "deep/er/c.bmp", "x.png", "x.bmp"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((20, 30, 3), len(name) * 9, np.uint8)).save(path)
+    return folder

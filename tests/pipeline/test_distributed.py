@@ -10,7 +10,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from test_commands import REPOSITORY, TRAINING_FILES, evaluate_tiny, image_flags, train_tiny, training_files
+from conftest import REPOSITORY
+from runs import TRAINING_FILES, evaluate_tiny, image_flags, train_tiny, training_files
 
 import test
 from pipeline.distributed import ALONE, process_group

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from test_commands import train_tiny
+from runs import train_tiny
 
 import AnomalyCLIP_lib
 from AnomalyCLIP_lib import InputError

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import REPOSITORY
 
 pytestmark = pytest.mark.smoke
 
-REPOSITORY = Path(__file__).parent.parent
 
 MAY_IMPORT = {
     "AnomalyCLIP_lib": set(),

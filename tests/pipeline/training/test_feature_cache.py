@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import save_picture
-from test_commands import train_tiny
+from runs import train_tiny
 
 from AnomalyCLIP_lib import InputError
 from AnomalyCLIP_lib.visual_encoder import VisualEncoder

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import REPOSITORY
 from PIL import Image
 
 import AnomalyCLIP_lib
@@ -25,7 +26,6 @@ from pipeline.web import markup, scoring
 from pipeline.web.handlers import NOT_KEPT, SLIDER_SOURCE, Handlers, Results
 from pipeline.web.scoring import DISPLAYED_SIDE, MOST_FILES, Refused, Scorer
 
-REPOSITORY = Path(__file__).parent.parent
 ASSETS = REPOSITORY / "docs" / "images"
 NAMES = ("washer_damaged.png", "woven_damaged.png", "capsule_intact.png")
 SLIDERS = (0.5, 0.5, 0.75, True)  # image threshold, pixel threshold, opacity, outline

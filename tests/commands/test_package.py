@@ -9,9 +9,9 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from conftest import REPOSITORY
 from PIL import Image
 
-REPOSITORY = Path(__file__).parent.parent
 SOURCES = ("AnomalyCLIP_lib", "checkpoints/demo", "LICENSE", "README.md", "pyproject.toml", "requirements.txt")
 SCORE = """
 import AnomalyCLIP_lib

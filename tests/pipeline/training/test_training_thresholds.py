@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import save_picture
-from test_commands import evaluate_tiny, small_mask, train_tiny
+from runs import evaluate_tiny, small_mask, train_tiny
 
 import metrics
 from generic_dataset_json import custom

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_commands import train_tiny
+from runs import train_tiny
 
 from AnomalyCLIP_lib.loading import load
 from dataset import read_index

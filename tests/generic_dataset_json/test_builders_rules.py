@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import REPOSITORY
 from trees import mask, mvtec_tree, picture, read_meta, snapshot, write_tree
 
 from AnomalyCLIP_lib.errors import InputError
 from dataset import check_masks, read_index
 from generic_dataset_json import DAGM, SDD, btad, head_ct, kvasir, mvtec, visa
 
-REPOSITORY = Path(__file__).parents[1]
 EXPECTED_BYTES = """{
     "train": {},
     "test": {

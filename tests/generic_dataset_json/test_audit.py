@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 from PIL import Image
 from trees import encoded, mask, mvtec_tree, picture, write_tree
 
@@ -97,7 +98,7 @@ def test_several_processes_on_the_command_line(tmp_path: Path) -> None:
     mvtec.main(["--root", str(root)])
     (root / "bottle/test/good/000.png").unlink()
     command = [sys.executable, "-m", "generic_dataset_json.check", "--root", str(root), "--workers", "2"]
-    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     assert "bottle/test/good/000.png does not exist" in done.stdout
     assert "100%" in done.stderr  # the bar

@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import REPOSITORY
 from PIL import Image
 
 pytest_plugins = ("browser",)
 
-REPOSITORY = Path(__file__).parent.parent
 ASSETS = REPOSITORY / "docs" / "images"
 DAMAGED, INTACT = ASSETS / "washer_damaged.png", ASSETS / "capsule_intact.png"
 SECONDS = 60

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from test_commands import evaluate_tiny, trained  # noqa: F401 - a fixture
+from runs import evaluate_tiny
 
 from AnomalyCLIP_lib import InputError
 from pipeline import run_record
@@ -12,7 +12,7 @@ from pipeline.reporting.report.gallery import Gallery
 
 
 @pytest.fixture
-def run(trained, tiny_files, tiny_dataset, tmp_path):  # noqa: F811
+def run(trained, tiny_files, tiny_dataset, tmp_path):
     """Runs test.py on a copy of the dataset into a folder of this name; its exit code."""
     shutil.copytree(tiny_dataset, tmp_path / "data")
 

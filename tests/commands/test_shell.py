@@ -4,11 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-REPOSITORY = Path(__file__).parent.parent
+from conftest import REPOSITORY
 
 
 @pytest.fixture

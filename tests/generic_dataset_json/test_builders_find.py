@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import REPOSITORY
 from trees import mvtec_tree, write_tree
 
 from AnomalyCLIP_lib.errors import InputError
@@ -63,7 +64,7 @@ def test_one_broken_dataset_does_not_stop_the_others(tmp_path: Path, capsys: pyt
 
 def test_nothing_found_is_one_sentence_on_the_command_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "generic_dataset_json", "--root", str(tmp_path)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr

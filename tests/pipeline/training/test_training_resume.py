@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from test_commands import train_tiny
+from runs import train_tiny
 
 from AnomalyCLIP_lib import InputError
 from pipeline.training import learning
