@@ -97,6 +97,18 @@ def _parser() -> argparse.ArgumentParser:
         help="draw every image of a dataset; left out: per class the three worst misses, best hits and worst false "
         "alarms, or what comes nearest to them",
     )
+    pictures.add_argument(
+        "--picture_format",
+        choices=("auto", "png", "jpg"),
+        default="auto",
+        help="auto: PNG up to a megapixel, JPEG beyond (default: %(default)s)",
+    )
+    pictures.add_argument(
+        "--max_picture_side",
+        type=positive,
+        default=2048,
+        help="larger images are drawn with a longer side of so many pixels (default: %(default)s)",
+    )
     parser.add_argument("--no_report", action="store_true", help="do not write report.html")
     add_scoring_flags(parser)
     return parser

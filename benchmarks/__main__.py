@@ -16,6 +16,7 @@ import torch
 
 from AnomalyCLIP_lib.backbone import PAPER_BACKBONE
 from benchmarks import encoding, pixel_metrics
+from benchmarks.host import host
 from benchmarks.scaling import COMMANDS, MULTIPLES, scaling
 from benchmarks.table import Row, table
 from benchmarks.training import cached_training
@@ -23,7 +24,18 @@ from benchmarks.windows import BACKBONE as WINDOWS_BACKBONE
 from benchmarks.windows import window_embeddings
 from utils import positive, run
 
-PARTS = ("encoder", "training", "cached_training", "gaussian", "aupro", "accuracy", "memory", "scaling", "windows")
+PARTS = (
+    "encoder",
+    "training",
+    "cached_training",
+    "gaussian",
+    "aupro",
+    "accuracy",
+    "memory",
+    "scaling",
+    "windows",
+    "host",
+)
 SCALING_BACKBONE, SCALING_IMAGE_SIZE = "ViT-B/16", 224  # so that 16 times as many images take minutes, not hours
 
 
@@ -67,6 +79,8 @@ def _rows(part: str, arguments: argparse.Namespace) -> Iterator[Row]:
             arguments.commands,
             arguments.multiples,
         )
+    elif part == "host":
+        yield from host(arguments.pictures, arguments.workers)
     elif part == "aupro":
         yield from pixel_metrics.aupro(arguments.images, side, repetitions)
     else:
@@ -109,7 +123,8 @@ def _parser() -> argparse.ArgumentParser:
     pixels.add_argument("--maps", type=positive, default=10_000, help="maps counted in memory (default: %(default)s)")
     pixels.add_argument("--side", type=positive, default=518, help="of the maps, in pixels (default: %(default)s)")
 
-    whole = parser.add_argument_group("scaling: whole runs of train.py and test.py")
+    whole = parser.add_argument_group("scaling, host: whole runs of train.py and test.py")
+    whole.add_argument("--workers", type=positive, default=2, help="of host (default: %(default)s)")
     whole.add_argument("--pictures", type=positive, default=24, help="of the smallest run (default: %(default)s)")
     whole.add_argument("--multiples", type=positive, nargs="+", default=MULTIPLES, help="default: 1 4 16")
     whole.add_argument("--commands", choices=COMMANDS, nargs="+", default=COMMANDS, help="default: both")

@@ -14,11 +14,10 @@ from metrics import PAPER_METRICS
 from pipeline.distributed import Ranks
 from pipeline.evaluation.evaluate import EvaluationOptions, evaluate
 from pipeline.evaluation.results import Evaluation
-from pipeline.flags import find_thresholds, load_model
+from pipeline.flags import find_thresholds, load_model, picture_options
 from pipeline.output_folder import LOG, METRICS, METRICS_TABLE, PREDICTIONS, REPORT, SETTINGS, OutputFolder
 from pipeline.reporting.dataset_pictures import INDEX, DatasetPictures
 from pipeline.reporting.metrics_files import write_results
-from pipeline.reporting.pictures import PictureOptions
 from pipeline.reporting.report.gallery import Gallery
 from pipeline.reporting.report.page import Metrics, Report, render
 from pipeline.run_record import RunRecord
@@ -80,8 +79,9 @@ class _Run:
             "thresholds": self.thresholds.to_dict(),
             "mask_thresholds_used": sorted(self.mask_cuts),
         }
-        options = PictureOptions(arguments.visualize or "panel", arguments.visualize_all, arguments.save_maps)
-        self.pictures = DatasetPictures(folder, entries, options, arguments.mask_threshold, self._predict)
+        self.pictures = DatasetPictures(
+            folder, entries, picture_options(arguments, "panel"), arguments.mask_threshold, self._predict
+        )
         sizes = {name: len(part) for name, part in index.test.items() if part}
         self.gallery = None if arguments.no_report else Gallery(sizes)
 

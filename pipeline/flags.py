@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from AnomalyCLIP_lib.decisions import Thresholds
     from AnomalyCLIP_lib.detector import Detector
     from pipeline.distributed import Ranks
+    from pipeline.reporting.pictures import PictureOptions
 
 MOST_DEFAULT_WORKERS = 4
 LEVELS = ("image-level", "pixel-level", "image-pixel-level")
@@ -178,6 +179,19 @@ def load_model(
         tested_dataset=canonical_name(label),
         compile=arguments.compile,
         **typed_settings(arguments),
+    )
+
+
+def picture_options(arguments: argparse.Namespace, default: str) -> "PictureOptions":
+    """What the flags of test.py ask to be drawn; `default` is the kind of pictures where they say none."""
+    from pipeline.reporting.pictures import PictureOptions
+
+    return PictureOptions(
+        arguments.visualize or default,
+        arguments.visualize_all,
+        arguments.save_maps,
+        arguments.picture_format,
+        arguments.max_picture_side,
     )
 
 

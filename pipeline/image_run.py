@@ -9,11 +9,10 @@ from pathlib import Path
 from AnomalyCLIP_lib.images import read_image
 from AnomalyCLIP_lib.loading import backbone_at_hand
 from pipeline.distributed import Ranks
-from pipeline.flags import NO_PICTURES, STANDARD_INPUT, find_thresholds, load_model
+from pipeline.flags import NO_PICTURES, STANDARD_INPUT, find_thresholds, load_model, picture_options
 from pipeline.inference.image_paths import ImageFile, find_image_files
 from pipeline.inference.single_images import ImageOptions, run_settings, score_image_files
 from pipeline.output_folder import PREDICTIONS, REPORT, SETTINGS, STATE, OutputFolder
-from pipeline.reporting.pictures import PictureOptions
 from pipeline.reporting.predictions import PredictionRow
 from pipeline.reporting.report.gallery import MOST_CARDS, Gallery
 from pipeline.run_record import RunRecord
@@ -50,7 +49,7 @@ def run_on_images(arguments: argparse.Namespace, ranks: Ranks, command: str = ""
         folder.check([PREDICTIONS, SETTINGS, REPORT])
         thresholds, notices = find_thresholds(detector, arguments, arguments.batch_size, ranks)
         notify(*notices, thresholds.describe())
-        pictures = PictureOptions(arguments.visualize or "overlay", save_maps=arguments.save_maps)
+        pictures = picture_options(arguments, "overlay")
         options = ImageOptions(thresholds, pictures, arguments.batch_size, arguments.workers)
         settings = run_settings(detector, thresholds)
         record = RunRecord(folder, settings, ranks, arguments.go_on)

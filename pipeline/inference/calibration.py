@@ -120,7 +120,7 @@ def _normal_values(
 
 
 def _score_and_maximum(_position: int, read: ReadImage, prediction: Prediction) -> tuple[float, float]:
-    return prediction.anomaly_score.item(), float(prediction.values(read.picture.size).max())
+    return prediction.anomaly_score.item(), float(prediction.values(read.size).max())
 
 
 def _exact(rate: float) -> Fraction:

@@ -17,9 +17,9 @@ from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.images import read_image
 from pipeline.distributed import ALONE, Ranks
 from pipeline.inference.image_paths import ImageFile
-from pipeline.reporting.image_files import map_name, picture_name, refuse_to_overwrite, save_map
+from pipeline.reporting.image_files import map_name, possible_names, refuse_to_overwrite, save_drawn, save_map
 from pipeline.reporting.observing import Observer, ScoredImage
-from pipeline.reporting.pictures import KINDS, PictureOptions, save_picture
+from pipeline.reporting.pictures import KINDS, MOST_SIDE, PictureOptions, reduced
 from pipeline.reporting.predictions import PredictionRow, printable
 from pipeline.run_record import RunRecord
 from pipeline.scoring import Task, score_images
@@ -28,20 +28,30 @@ Conclusion = TypeVar("Conclusion")
 
 
 class ReadImage(NamedTuple):
-    """An image file that was read: what the model reads, (3, S, S), and the image itself, RGB."""
+    """An image file that was read.
+
+    Attributes:
+        image: (3, S, S), what the model reads.
+        picture: the image itself, RGB, no larger than it will be drawn.
+        size: width and height of the image in its file, pixels.
+    """
 
     image: Tensor
     picture: Image.Image
+    size: tuple[int, int]
 
 
 def image_task(
-    detector: Detector, files: Sequence[ImageFile], conclude: Callable[[int, ReadImage, Prediction], Conclusion]
+    detector: Detector,
+    files: Sequence[ImageFile],
+    conclude: Callable[[int, ReadImage, Prediction], Conclusion],
+    most_side: int = MOST_SIDE,
 ) -> Task[ReadImage, Conclusion]:
-    """A task on image files."""
+    """A task on image files; of large ones, a picture of at most `most_side` pixels a side is kept."""
 
     def read(position: int) -> ReadImage:
-        picture = read_image(files[position].path)
-        return ReadImage(detector.preprocess(picture), picture)
+        image = read_image(files[position].path)
+        return ReadImage(detector.preprocess(image), reduced(image, most_side), image.size)
 
     return Task(read, conclude)
 
@@ -93,7 +103,7 @@ def score_image_files(
     if draw is not None or pictures.save_maps:
         outputs = [file.output for file in files]
         refuse_to_overwrite([file.path for file in files], folder.path, outputs)
-        folder.check([*(map(picture_name, outputs) if draw else ()), *(map(map_name, outputs))])
+        folder.check(name for output in outputs for name in possible_names(output))
     earlier = record.restore(observers, exact=False)
     done = {_key(row.image_path) for row in earlier if not row.error}
     left = {key: file for file in files if (key := _key(str(file.path))) not in done}
@@ -105,21 +115,26 @@ def score_image_files(
         print(f"--continue: {before}{nothing}", file=sys.stderr)
 
     def conclude(number: int, read: ReadImage, prediction: Prediction) -> PredictionRow:
-        file, picture, values = left[number], read.picture, prediction.values(read.picture.size)
+        file, path = left[number], str(left[number].path)
+        values = prediction.values(read.size)
         decision = decide(prediction.anomaly_score.item(), options.thresholds, values)
-        names = picture_name(file.output), map_name(file.output)
+        drawn = saved = ""
         if draw is not None:
-            save_picture(draw(picture, decision, values, None, ""), folder.claim(names[0]))
+            share = read.picture.width / read.size[0]
+            note = f"drawn at {share:.0%} of its size" if read.picture.size != read.size else ""
+            shown = prediction.values(read.picture.size) if note else values
+            drawn = save_drawn(draw(read.picture, decision, shown, None, note), folder, file.output, pictures)
         if pictures.save_maps:
-            save_map(prediction.anomaly_map.numpy(), folder.claim(names[1]))
-        path, position, size = str(file.path), len(kept) + number, picture.size
+            saved = map_name(file.output).as_posix()
+            save_map(prediction.anomaly_map.numpy(), folder.claim(saved))
+        position = len(kept) + number
         for observer in observers.values():
-            observer.observe(ScoredImage(position, path, "", None, decision, size, picture, prediction, values))
-        written = (draw is not None, pictures.save_maps)
-        shown = (name.as_posix() if wanted else "" for name, wanted in zip(names, written, strict=True))
-        return PredictionRow(path, "", None, decision, "", *shown)
+            observer.observe(
+                ScoredImage(position, path, "", None, decision, read.size, read.picture, prediction, values)
+            )
+        return PredictionRow(path, "", None, decision, "", drawn, saved)
 
-    task, paths = image_task(detector, left, conclude), [file.path for file in left]
+    task, paths = image_task(detector, left, conclude, pictures.most_side), [file.path for file in left]
     record.begin(kept, paths)
     rows: list[PredictionRow] = []
     hidden = True if len(files) == 1 or not ranks.is_main else None  # None: where nobody looks

@@ -14,14 +14,21 @@ import numpy as np
 from AnomalyCLIP_lib.decisions import ANOMALOUS, Decision
 from AnomalyCLIP_lib.detector import Prediction
 from AnomalyCLIP_lib.errors import InputError
-from AnomalyCLIP_lib.images import decode_mask, image_size, read_bytes, read_image
+from AnomalyCLIP_lib.images import decode_mask, read_bytes, read_image
 from dataset import Entry
 from pipeline.distributed import Ranks
 from pipeline.output_folder import OutputFolder
-from pipeline.reporting.image_files import map_name, output_names, picture_name, refuse_to_overwrite, save_map
+from pipeline.reporting.image_files import (
+    map_name,
+    output_names,
+    possible_names,
+    refuse_to_overwrite,
+    save_drawn,
+    save_map,
+)
 from pipeline.reporting.observing import ScoredImage
 from pipeline.reporting.outcomes import outcome
-from pipeline.reporting.pictures import KINDS, PictureOptions, save_picture
+from pipeline.reporting.pictures import KINDS, PictureOptions, reduced
 from pipeline.reporting.predictions import csv_lines
 
 INDEX = "pictures.csv"
@@ -47,10 +54,15 @@ RANKINGS = {  # name: label, whether high scores come first
 
 @dataclass(frozen=True)
 class _Candidate:
-    """An image in the choice, of whichever process; what it takes to draw it stays in its own."""
+    """An image in the choice, of whichever process; what it takes to draw it stays in its own.
+
+    Attributes:
+        picture: the file's name where it has been drawn.
+    """
 
     position: int
     decision: Decision
+    picture: str = ""
 
 
 class DatasetPictures:
@@ -91,10 +103,10 @@ class DatasetPictures:
         self.rows: list[tuple[int, tuple[str, ...]]] = []  # of pictures.csv, with their images' positions
         if self.needs_maps:
             refuse_to_overwrite(self.inputs, folder.path, self.outputs)
-            folder.check([INDEX, *map(picture_name, self.outputs), *map(map_name, self.outputs)])
+            folder.check([INDEX, *(name for output in self.outputs for name in possible_names(output))])
         # Of the classes that are under way, by class and position, and what it takes to draw them:
         self._candidates: dict[str, dict[int, _Candidate]] = defaultdict(dict)
-        self._kept: dict[int, tuple[tuple[int, int], Prediction]] = {}
+        self._kept: dict[int, Prediction] = {}
         self._lock = threading.Lock()
 
     def observe(self, scored: ScoredImage) -> None:
@@ -108,13 +120,13 @@ class DatasetPictures:
             return
         candidate = _Candidate(position, scored.decision)
         if self.options.every_image:
-            self._draw(candidate, scored.values, "")
+            candidate = replace(candidate, picture=self._draw(candidate, scored.prediction, ""))
             with self._lock:
                 self._candidates[name][position] = candidate
             return
         with self._lock:
             own_map = replace(scored.prediction, anomaly_map=scored.prediction.anomaly_map.clone())  # not its batch
-            self._kept[position] = scored.size, own_map
+            self._kept[position] = own_map
             candidates = self._candidates[name] | {position: candidate}
             self._candidates[name] = self._ranked(candidates.values())
             for left_out in candidates.keys() - self._candidates[name].keys():
@@ -130,7 +142,6 @@ class DatasetPictures:
             self._note_drawn((own[position], ALL) for position in sorted(own))
             return
         chosen = self._chosen([own[position] for position in sorted(own)])
-        self._note_drawn((candidate, ranking) for candidate, ranking, _ in chosen)
         counts = [0, 0]
         for entry in self.entries:
             counts[entry.anomaly] += entry.class_name == name
@@ -143,22 +154,22 @@ class DatasetPictures:
                 for candidate, ranking, place in chosen
             }
         )
-        drawn = set().union(*ranks.gather(reasons.keys() & self._kept.keys()))
+        at_hand = set().union(*ranks.gather(reasons.keys() & self._kept.keys()))
         # What an earlier run has scored is scored again by the main process.
-        left = reasons.keys() - drawn if ranks.is_main else set()
+        left = reasons.keys() - at_hand if ranks.is_main else set()
 
-        def draw(position: int) -> None:
+        def draw(position: int) -> tuple[int, str]:
             candidate, reason = reasons[position]
             if position in left:
                 assert self.predict is not None
-                size, prediction = image_size(self.entries[position].image_path), self.predict(position)
-            else:
-                size, prediction = self._kept[position]
-            self._draw(candidate, prediction.values(size), reason)
+                self._kept[position] = self.predict(position)
+            return position, self._draw(candidate, self._kept[position], reason)
 
-        with ThreadPoolExecutor(DRAWING_THREADS) as pool:  # compressing a large picture takes a second
-            for _ in pool.map(draw, sorted((reasons.keys() & self._kept.keys()) | left)):
-                pass  # an error in a thread is raised here
+        with ThreadPoolExecutor(DRAWING_THREADS) as pool:
+            drawn = dict(pool.map(draw, sorted((reasons.keys() & self._kept.keys()) | left)))
+        names = {position: name for part in ranks.gather(drawn) for position, name in part.items()}
+        if ranks.is_main:
+            self._note_drawn((replace(one, picture=names[one.position]), ranking) for one, ranking, _ in chosen)
         for position, entry in enumerate(self.entries):
             if entry.class_name == name:
                 self._kept.pop(position, None)
@@ -167,14 +178,17 @@ class DatasetPictures:
         """See `run_record.Part`."""
         self._gather(ranks)
         with self._lock:
-            candidates = {name: {p: c.decision for p, c in part.items()} for name, part in self._candidates.items()}
+            candidates = {
+                name: [(one.position, one.decision, one.picture) for one in part.values()]
+                for name, part in self._candidates.items()
+            }
         return self.rows, candidates
 
     def restore(self, state: Any) -> None:
         """See `run_record.Part`."""
         self.rows, candidates = state
-        for name, decisions in candidates.items():
-            self._candidates[name] = {position: _Candidate(position, one) for position, one in decisions.items()}
+        for name, part in candidates.items():
+            self._candidates[name] = {one[0]: _Candidate(*one) for one in part}
 
     def restart_class(self, name: str) -> None:
         """See `run_record.Part`."""
@@ -228,18 +242,26 @@ class DatasetPictures:
 
     def _note_drawn(self, chosen: Iterable[tuple[_Candidate, str]]) -> None:
         for candidate, reason in chosen:
-            entry, picture = self.entries[candidate.position], picture_name(self.outputs[candidate.position]).as_posix()
-            worth = WORDS[outcome(entry.anomaly, candidate.decision.called)]
-            self.rows.append((candidate.position, (picture, entry.relative_path, entry.class_name, worth, reason)))
+            entry, worth = self.entries[candidate.position], WORDS[self._outcome(candidate)]
+            row = candidate.picture, entry.relative_path, entry.class_name, worth, reason
+            self.rows.append((candidate.position, row))
 
-    def _draw(self, candidate: _Candidate, values: np.ndarray, reason: str) -> None:
+    def _outcome(self, candidate: _Candidate) -> str:
+        return outcome(self._label(candidate), candidate.decision.called)
+
+    def _draw(self, candidate: _Candidate, prediction: Prediction, reason: str) -> str:
+        """Draw an image; the name of its picture."""
         assert self.draw is not None
-        entry, decision = self.entries[candidate.position], candidate.decision
+        position, entry = candidate.position, self.entries[candidate.position]
         label = "anomalous" if entry.anomaly else "normal"
-        note = f"{WORDS[outcome(entry.anomaly, decision.called)]}: labelled {label}{'; ' if reason else ''}{reason}"
-        truth = self._truth(entry, (values.shape[1], values.shape[0]))
-        picture = self.draw(read_image(entry.image_path), decision, values, truth, note)
-        save_picture(picture, self.folder.claim(picture_name(self.outputs[candidate.position])))
+        notes = [f"{WORDS[self._outcome(candidate)]}: labelled {label}", *([reason] if reason else [])]
+        whole = read_image(entry.image_path)
+        image = reduced(whole, self.options.most_side)
+        if image is not whole:
+            notes.append(f"drawn at {image.width / whole.width:.0%} of its size")
+        truth = self._truth(entry, image.size)
+        picture = self.draw(image, candidate.decision, prediction.values(image.size), truth, "; ".join(notes))
+        return save_drawn(picture, self.folder, self.outputs[position], self.options)
 
     def _truth(self, entry: Entry, size: tuple[int, int]) -> np.ndarray | None:
         """The stored mask at the image's own size (width, height); None where there is none that can be read.

@@ -8,8 +8,10 @@ import numpy as np
 
 from AnomalyCLIP_lib.errors import InputError
 from AnomalyCLIP_lib.files import atomic_write
+from pipeline.output_folder import OutputFolder
+from pipeline.reporting.pictures import PictureOptions, save_picture
 
-PICTURE_SUFFIX = ".png"
+PICTURE_SUFFIXES = (".png", ".jpg")
 MAP_SUFFIX = ".npy"
 
 
@@ -38,7 +40,7 @@ def refuse_to_overwrite(images: Iterable[Path], folder: Path, outputs: Iterable[
     own = {path.resolve() for path in images}
     folders = {path.parent for path in own}
     for output in outputs:
-        for path in (folder / picture_name(output), folder / map_name(output)):
+        for path in (folder / name for name in possible_names(output)):
             if path.resolve() in own:
                 raise InputError(f"--save_path {folder} would overwrite the image {path}; choose another folder.")
             if path.resolve().parent in folders:
@@ -46,9 +48,16 @@ def refuse_to_overwrite(images: Iterable[Path], folder: Path, outputs: Iterable[
                 raise InputError(f"--save_path {folder} would put {path.name} {place}; choose another folder.")
 
 
-def picture_name(output: PurePath) -> PurePath:
-    """The file of an image's picture, for a name from `output_names`."""
-    return output.with_name(output.name + PICTURE_SUFFIX)
+def possible_names(output: PurePath) -> list[PurePath]:
+    """All files that may be written for an image, for a name from `output_names`."""
+    return [output.with_name(output.name + suffix) for suffix in (*PICTURE_SUFFIXES, MAP_SUFFIX)]
+
+
+def save_drawn(picture: np.ndarray, folder: OutputFolder, output: PurePath, options: PictureOptions) -> str:
+    """Write an image's picture; the name of its file."""
+    name = output.with_name(output.name + options.suffix(picture))
+    save_picture(picture, folder.claim(name))
+    return name.as_posix()
 
 
 def map_name(output: PurePath) -> PurePath:

@@ -70,16 +70,19 @@ def with_margin(picture: np.ndarray, lines: Sequence[str], bar: ColourBar | None
         needed_width = max(needed_width, bar_picture.width)
         needed_height += bar_picture.height + padding // 2
     canvas_width = max(width, needed_width + 2 * padding)
-    canvas = Image.new("RGB", (canvas_width, height + needed_height + 2 * padding), GROUND)
-    canvas.paste(Image.fromarray(picture), ((canvas_width - width) // 2, 0))
-    draw = ImageDraw.Draw(canvas)
+    margin = Image.new("RGB", (canvas_width, needed_height + 2 * padding), GROUND)
+    draw = ImageDraw.Draw(margin)
     for number, line in enumerate(wrapped):
-        draw.text((padding, height + padding + number * line_height), line, INK, font)
+        draw.text((padding, padding + number * line_height), line, INK, font)
     if bar_picture is not None and beside:
-        canvas.paste(bar_picture, (canvas_width - padding - bar_picture.width, height + padding))
+        margin.paste(bar_picture, (canvas_width - padding - bar_picture.width, padding))
     elif bar_picture is not None:
-        canvas.paste(bar_picture, (padding, height + padding + text_height + padding // 2))
-    return np.asarray(canvas)
+        margin.paste(bar_picture, (padding, padding + text_height + padding // 2))
+    canvas = np.empty((height + margin.height, canvas_width, 3), np.uint8)
+    left = (canvas_width - width) // 2
+    canvas[:height, :left], canvas[:height, left + width :] = GROUND, GROUND
+    canvas[:height, left : left + width], canvas[height:] = picture, np.asarray(margin)
+    return canvas
 
 
 def with_title(picture: np.ndarray, title: str, size: int) -> np.ndarray:

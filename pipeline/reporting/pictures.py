@@ -16,24 +16,27 @@ from pipeline.reporting.margins import ColourBar, arranged, text_size, with_marg
 MOST_OPACITY = 0.75
 OUTLINE, OUTLINE_EDGE = (0, 255, 255), (0, 0, 0)  # in no place of the colour map, seen on bright and on dark ground
 LINE_SHARE = 1 / 200
-LEAST_SHARE = 1 / 3  # of that opacity, where the value is 0
 COLOUR_MAP = cv2.COLORMAP_INFERNO  # perceptually uniform, readable with every kind of colour vision
 LEAST_PANEL_SIDE, MOST_PANEL_SIDE = 256, 1024
 SCREEN_ASPECT = 16 / 10
 COMPRESSION = 2
 """Of PNG: four times as fast as the usual 6, and a tenth larger."""
+MOST_PNG_PIXELS = 2**20
+"""Beyond, PNG takes twenty times as long as JPEG, and ten times the space."""
+JPEG_QUALITY = 92
+MOST_SIDE = 2048
 
 
 def heat_colours(values: np.ndarray) -> np.ndarray:
     """The colours of values in [0, 1]: (height, width) float -> (height, width, 3) uint8 RGB."""
-    return cv2.applyColorMap(np.round(values * 255).astype(np.uint8), COLOUR_MAP)[..., ::-1]
+    return cv2.applyColorMap(_steps(values), COLOUR_MAP)[..., ::-1]
 
 
 def overlay(image: Image.Image, values: np.ndarray, opacity: float = MOST_OPACITY) -> np.ndarray:
     """The heat map over the image, at the image's own size.
 
-    Values are drawn from 0 to 1, never stretched to their own range: a flawless product stays dark, and equal colours
-    mean equal values in all pictures. Low values are drawn thinner than high ones.
+    Values are drawn from 0 to 1, never stretched to their own range: a flawless product stays as it is, and equal
+    colours mean equal values in all pictures. The opacity follows the value, so that what is normal can be seen.
 
     Args:
         image: RGB.
@@ -43,10 +46,13 @@ def overlay(image: Image.Image, values: np.ndarray, opacity: float = MOST_OPACIT
     Returns:
         (height, width, 3) uint8 RGB.
     """
-    picture = np.asarray(image.convert("RGB"))
-    colours = heat_colours(values)
-    weight = (opacity * (LEAST_SHARE + (1 - LEAST_SHARE) * values))[..., None]
-    return np.round(picture * (1 - weight) + colours * weight).astype(np.uint8)
+    steps = np.arange(256, dtype=np.uint8)
+    weights = opacity * steps[:, None] / 255
+    colours = np.round(heat_colours(steps[:, None] / np.float32(255))[:, 0] * weights).astype(np.uint8)
+    kept = np.repeat(np.round(255 * (1 - weights)).astype(np.uint8), 3, axis=1)
+    places = _steps(values)
+    picture = cv2.multiply(np.asarray(image.convert("RGB")), cv2.applyColorMap(places, kept[:, None]), scale=1 / 255)
+    return cv2.add(picture, cv2.applyColorMap(places, colours[:, None]))
 
 
 def outline(picture: np.ndarray, values: np.ndarray, pixel_threshold: float) -> np.ndarray:
@@ -70,17 +76,28 @@ def outline(picture: np.ndarray, values: np.ndarray, pixel_threshold: float) -> 
     width = math.ceil(math.sqrt(reached.size) * LINE_SHARE)
     edge = math.ceil(width / 2)
     whole = width + 2 * edge
-    distance = cv2.distanceTransform(1 - reached, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)  # 1 in the first pixels outside
-    # Regions so large that a line along the edge of the picture does not hide them.
-    large = cv2.morphologyEx(reached, cv2.MORPH_OPEN, np.ones((4 * whole, 4 * whole), np.uint8))
-    rows, columns = np.ogrid[: reached.shape[0], : reached.shape[1]]
-    to_edge = np.minimum(
-        np.minimum(rows, reached.shape[0] - 1 - rows), np.minimum(columns, reached.shape[1] - 1 - columns)
-    )
-    distance = np.where((large > 0) & (to_edge < whole), to_edge + 1, distance)
-    drawn[(distance > 0) & (distance <= whole)] = OUTLINE_EDGE
-    drawn[(distance > edge) & (distance <= edge + width)] = OUTLINE
+    distance = cv2.distanceTransform(1 - reached, cv2.DIST_L2, cv2.DIST_MASK_5)  # 1 in the first pixels outside
+    border = np.ones(reached.shape, bool)
+    border[whole:-whole, whole:-whole] = False
+    if (border & (reached > 0)).any():
+        # Regions so large that a line along the edge of the picture does not hide them.
+        large = cv2.morphologyEx(reached, cv2.MORPH_OPEN, np.ones((4 * whole, 4 * whole), np.uint8))
+        rows, columns = np.nonzero(border & (large > 0))
+        height, length = reached.shape
+        to_edge = np.minimum.reduce([rows, height - 1 - rows, columns, length - 1 - columns])
+        distance[rows, columns] = to_edge + 1
+    for colour, low, high in ((OUTLINE_EDGE, 0, whole), (OUTLINE, edge, edge + width)):
+        drawn[(distance > low) & (distance <= high)] = colour
     return drawn
+
+
+def reduced(image: Image.Image, most_side: int) -> Image.Image:
+    """The image, made smaller where its longer side has more pixels than that."""
+    if max(image.size) <= most_side:
+        return image
+    share = most_side / max(image.size)
+    size = max(1, round(image.width * share)), max(1, round(image.height * share))
+    return Image.fromarray(cv2.resize(np.asarray(image), size, interpolation=cv2.INTER_AREA))
 
 
 def marked_overlay(
@@ -138,10 +155,10 @@ def panel(
     if truth is not None:
         pictures["ground truth"] = mask_picture(truth)
     if longer > MOST_PANEL_SIDE:  # after the drawing: a region of a few pixels keeps its outline
-        share = MOST_PANEL_SIDE / longer
-        size = max(1, round(image.width * share)), max(1, round(image.height * share))
-        pictures = {name: cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for name, picture in pictures.items()}
-        lines.append(f"shown at {share:.0%} of its size")
+        pictures = {
+            name: np.asarray(reduced(Image.fromarray(picture), MOST_PANEL_SIDE)) for name, picture in pictures.items()
+        }
+        lines.append(f"shown at {MOST_PANEL_SIDE / longer:.0%} of its size")
     height, width = pictures["image"].shape[:2]
     count = len(pictures)
     across = _from_screen(count * width, height) <= _from_screen(width, count * height)
@@ -191,17 +208,34 @@ class PictureOptions:
         visualize: which of `KINDS`, or "none".
         every_image: of a dataset, not only the most telling ones.
         save_maps: also write every smoothed map as (S, S) float32 .npy.
+        format: of pictures: "png", "jpg", or "auto": JPEG where they have more than `MOST_PNG_PIXELS`.
+        most_side: larger images are drawn with a longer side of so many pixels.
     """
 
     visualize: str
     every_image: bool = False
     save_maps: bool = False
+    format: str = "auto"
+    most_side: int = MOST_SIDE
+
+    def suffix(self, picture: np.ndarray) -> str:
+        """Of the file of this picture."""
+        large = picture.shape[0] * picture.shape[1] > MOST_PNG_PIXELS
+        return ".jpg" if self.format == "jpg" or (self.format == "auto" and large) else ".png"
 
 
 def save_picture(picture: np.ndarray, path: Path) -> None:
-    """Write an (height, width, 3) uint8 RGB array as PNG, atomically."""
+    """Write an (height, width, 3) uint8 RGB array, atomically, as PNG or JPEG by the ending of `path`."""
     with atomic_write(path) as temporary:
-        Image.fromarray(picture).save(temporary, format="PNG", compress_level=COMPRESSION)
+        if path.suffix == ".jpg":
+            Image.fromarray(picture).save(temporary, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
+        else:
+            Image.fromarray(picture).save(temporary, format="PNG", compress_level=COMPRESSION)
+
+
+def _steps(values: np.ndarray) -> np.ndarray:
+    """Values in [0, 1] as whole numbers from 0 to 255, uint8."""
+    return cv2.convertScaleAbs(values, alpha=255)
 
 
 def _colour_bar(thresholds: Thresholds) -> ColourBar:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from AnomalyCLIP_lib.decisions import Thresholds
 from AnomalyCLIP_lib.errors import InputError
-from pipeline.reporting.image_files import MAP_SUFFIX, PICTURE_SUFFIX
+from pipeline.reporting.image_files import MAP_SUFFIX
 from pipeline.reporting.pictures import COMPRESSION, outline, overlay
 from pipeline.reporting.predictions import COLUMNS, PredictionRow, csv_lines
 from pipeline.web.scoring import Refused, Scored, read_upload
@@ -43,7 +43,7 @@ def heat_map(scored: Scored, pixel_threshold: float | None, opacity: float) -> t
         drawn = outline(drawn, values, pixel_threshold)
     buffer = io.BytesIO()
     Image.fromarray(drawn).save(buffer, format="PNG", compress_level=COMPRESSION)
-    return f"{PurePath(scored.name).stem}_heat_map{PICTURE_SUFFIX}", buffer.getvalue()
+    return f"{PurePath(scored.name).stem}_heat_map.png", buffer.getvalue()
 
 
 def anomaly_map(scored: Scored) -> tuple[str, bytes]:

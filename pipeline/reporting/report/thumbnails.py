@@ -70,5 +70,5 @@ def make_thumbnails(
 
 def _webp(picture: Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, format="WEBP", quality=quality, method=4)
+    picture.save(buffer, format="WEBP", quality=quality, method=1)  # a third of the time of the usual 4
     return buffer.getvalue()

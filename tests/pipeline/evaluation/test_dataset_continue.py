@@ -58,6 +58,20 @@ def test_a_stopped_run_goes_on_and_ends_as_if_undisturbed(run, tmp_path, monkeyp
     assert results(tmp_path / "stopped") == results(tmp_path / "whole")
 
 
+def test_any_number_of_workers_gives_the_same_files(run, tmp_path):
+    flags = ["--save_maps", "--visualize", "overlay"]
+    for number in ("0", "1", "4"):
+        assert run(f"workers_{number}", *flags, "--workers", number) == 0
+    alone, one, several = (
+        {
+            name: text.replace(b"--workers " + n.encode(), b"")
+            for name, text in results(tmp_path / f"workers_{n}").items()
+        }
+        for n in ("0", "1", "4")
+    )
+    assert alone == one == several
+
+
 def test_a_finished_run_is_not_scored_again(run, tmp_path, monkeypatch):
     assert run("out") == 0
     before = results(tmp_path / "out")

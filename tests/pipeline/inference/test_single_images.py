@@ -56,15 +56,15 @@ def paths(out):
 def stop_at(monkeypatch, call, error):
     """Let the run end at a heat map: the files of the first batches are written by then."""
     calls = []
-    save = single_images.save_picture
+    save = single_images.save_drawn
 
     def save_or_stop(*arguments):
         calls.append(arguments)
         if len(calls) == call:
             raise error
-        save(*arguments)
+        return save(*arguments)
 
-    monkeypatch.setattr("pipeline.inference.single_images.save_picture", save_or_stop)
+    monkeypatch.setattr("pipeline.inference.single_images.save_drawn", save_or_stop)
 
 
 def list_on_standard_input(monkeypatch, *lines):
